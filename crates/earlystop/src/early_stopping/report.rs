@@ -1,8 +1,11 @@
-//! Why a run ended.
+//! Why and how a run ended, for a reader.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::Best;
 
 /// Why a run should stop: which rule says so, and the numbers it saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +22,138 @@ pub struct StopReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StopKind {
-    /// No improvement within the patience.
+    /// There was no improvement within the patience.
     NoImprovement,
+    /// The validation loss rises.
+    Overfitting,
+    /// The iterations or the time are used up.
+    Budget,
+    /// The accuracy asked for is reached.
+    Target,
+    /// The accuracy collapsed.
+    Divergence,
+    /// A number or a weight is NaN or infinite. Ends every run at once, whatever its rule.
+    NotFinite,
+    /// The rule needs something that the observation does not have: an error of the program, not of the run.
+    CannotJudge,
+}
+
+/// What a run came to, and what it cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopReport {
+    /// Why the run was stopped; nothing if no rule asked for it.
+    pub reason: Option<StopReason>,
+    /// The evaluation to go back to; nothing if there was none.
+    pub best: Option<Best>,
+    /// The iterations of the run.
+    pub iterations: u64,
+    /// The time of the run, if it was measured.
+    pub elapsed: Option<Duration>,
+}
+
+impl StopReport {
+    /// Counts the iterations that were spent after the best evaluation.
+    pub fn iterations_after_best(&self) -> Option<u64> {
+        Some(self.iterations.saturating_sub(self.best?.iteration))
+    }
+
+    /// Measures the time that was spent after the best evaluation.
+    pub fn time_after_best(&self) -> Option<Duration> {
+        Some(self.elapsed?.saturating_sub(self.best?.elapsed?))
+    }
 }
 
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rule, self.why)
+    }
+}
+
+impl fmt::Display for StopReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => writeln!(f, "Stopped by {reason}.")?,
+            None => writeln!(f, "Not stopped by any rule.")?,
+        }
+        match self.best {
+            Some(Best {
+                iteration, accuracy, ..
+            }) => {
+                writeln!(
+                    f,
+                    "Best: validation accuracy {:.2}% at iteration {iteration}.",
+                    100.0 * accuracy
+                )?;
+            }
+            None => writeln!(f, "Best: none.")?,
+        }
+        write!(f, "Used: {} iterations", self.iterations)?;
+        if let Some(elapsed) = self.elapsed {
+            write!(f, " in {}", clock(elapsed))?;
+        }
+        if let Some(after) = self.iterations_after_best() {
+            write!(f, ", {after} of them")?;
+            if let Some(time) = self.time_after_best() {
+                write!(f, " ({})", clock(time))?;
+            }
+            write!(f, " after the best")?;
+        }
+        write!(f, ".")
+    }
+}
+
+/// Hours, minutes and whole seconds, as Python prints a `timedelta`: 0:00:28.
+pub(super) fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_tells_the_tutorials_run() {
+        let reason = StopReason {
+            kind: StopKind::NoImprovement,
+            rule: "patience(1000)".into(),
+            why: "enough".into(),
+        };
+        let best = Best {
+            iteration: 4800,
+            accuracy: 0.988,
+            elapsed: Some(Duration::from_millis(23_200)),
+        };
+        let elapsed = Some(Duration::from_millis(28_000));
+        let report = StopReport {
+            reason: Some(reason),
+            best: Some(best),
+            iterations: 5801,
+            elapsed,
+        };
+        let expected = "Stopped by patience(1000): enough.\n\
+            Best: validation accuracy 98.80% at iteration 4800.\n\
+            Used: 5801 iterations in 0:00:28, 1001 of them (0:00:05) after the best.";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn the_report_of_a_run_without_anything_says_so() {
+        let report = StopReport {
+            reason: None,
+            best: None,
+            iterations: 50,
+            elapsed: None,
+        };
+        assert_eq!(
+            report.to_string(),
+            "Not stopped by any rule.\nBest: none.\nUsed: 50 iterations."
+        );
+    }
+
+    #[test]
+    fn the_clock_rounds_to_seconds() {
+        assert_eq!(clock(Duration::from_millis(3_599_500)), "1:00:00");
+        assert_eq!(clock(Duration::from_secs(90_061)), "25:01:01");
     }
 }

@@ -1,0 +1,323 @@
+//! Patience: so many iterations without an improvement, and not one more.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Judgement, Observation, StopKind, number};
+
+/// Stops when what is measured has not improved for more than a number of iterations: the tutorial's rule, and its refinements.
+///
+/// An improvement is a value strictly better than the best so far; the first one always is. Unless told otherwise the measure is the
+/// validation accuracy, every improvement counts however small, and there is no smoothing, no warm-up and no baseline.
+///
+/// ```
+/// use earlystop::early_stopping::{EarlyStopping, Patience};
+///
+/// let stopping = EarlyStopping::with(Patience::new(1000).min_delta(0.0005).smoothing(0.9).warm_up(2000));
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Patience {
+    iterations: u64,
+    measure: Measure,
+    min_delta: MinDelta,
+    #[serde(with = "number")]
+    smoothing: f64,
+    warm_up: u64,
+    #[serde(with = "number::optional")]
+    baseline: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Measure {
+    ValidationAccuracy,
+    ValidationLoss,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum MinDelta {
+    Absolute(#[serde(with = "number")] f64),
+    Relative(#[serde(with = "number")] f64),
+}
+
+impl Patience {
+    /// Waits so many iterations for an improvement of the validation accuracy.
+    pub fn new(iterations: u64) -> Self {
+        Self {
+            iterations,
+            measure: Measure::ValidationAccuracy,
+            min_delta: MinDelta::Absolute(0.0),
+            smoothing: 0.0,
+            warm_up: 0,
+            baseline: None,
+        }
+    }
+
+    /// Watches the validation loss, where lower is better.
+    pub fn on_loss(self) -> Self {
+        Self {
+            measure: Measure::ValidationLoss,
+            ..self
+        }
+    }
+
+    /// Lets an improvement count only if it is larger than this: 0.001 is a tenth of a percent in accuracy.
+    pub fn min_delta(self, min_delta: f64) -> Self {
+        Self {
+            min_delta: MinDelta::Absolute(min_delta),
+            ..self
+        }
+    }
+
+    /// Lets an improvement count only if it is larger than this part of the best value: 0.01 is a hundredth of it.
+    pub fn min_relative_delta(self, part: f64) -> Self {
+        Self {
+            min_delta: MinDelta::Relative(part),
+            ..self
+        }
+    }
+
+    /// Judges by the exponential moving average, so that noise neither stops a run nor prolongs it.
+    ///
+    /// `decay`, 0.0 (no smoothing) to below 1.0, is the weight of the past: about the last `1 / (1 - decay)` evaluations count. The
+    /// average is corrected for its start as in [Adam](https://arxiv.org/abs/1412.6980), so that the first one is the first value.
+    pub fn smoothing(self, decay: f64) -> Self {
+        Self {
+            smoothing: decay,
+            ..self
+        }
+    }
+
+    /// Starts to lose patience only after this iteration. Improvements before it are improvements all the same.
+    pub fn warm_up(self, iteration: u64) -> Self {
+        Self {
+            warm_up: iteration,
+            ..self
+        }
+    }
+
+    /// Keeps waiting only for what is better than this: a run that has not passed it when the patience is over, counted from the
+    /// warm-up, is given up. An improvement below it is kept as the best, but buys no time.
+    pub fn baseline(self, value: f64) -> Self {
+        Self {
+            baseline: Some(value),
+            ..self
+        }
+    }
+
+    pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
+        match self.measure {
+            Measure::ValidationLoss if observation.validation_loss.is_none() => Some("the validation loss"),
+            _ => None,
+        }
+    }
+
+    pub(super) fn judge(&self, history: &[Observation]) -> Judgement {
+        let mut average = MovingAverage::new(self.smoothing);
+        let mut best: Option<(usize, f64)> = None;
+        let mut since = self.warm_up;
+        for (index, observation) in history.iter().enumerate() {
+            let score = average.next(self.score(observation));
+            if best.is_none_or(|(_, best)| score > best + self.margin(best)) {
+                best = Some((index, score));
+                if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
+                    since = since.max(observation.iteration);
+                }
+            }
+        }
+        let judgement = Judgement::keeping(best.map(|(index, _)| index));
+        if history.is_empty() {
+            return judgement;
+        }
+        let why = format!(
+            "no improvement for more than {} iterations since iteration {since}",
+            self.iterations
+        );
+        judgement.stopping_after(
+            since.saturating_add(self.iterations),
+            StopKind::NoImprovement,
+            self,
+            why,
+        )
+    }
+
+    /// The measure, turned so that higher is better.
+    fn score(&self, observation: &Observation) -> f64 {
+        match self.measure {
+            Measure::ValidationAccuracy => observation.validation_accuracy,
+            Measure::ValidationLoss => self.upwards(observation.validation_loss.unwrap_or(f64::INFINITY)),
+        }
+    }
+
+    fn upwards(&self, value: f64) -> f64 {
+        match self.measure {
+            Measure::ValidationAccuracy => value,
+            Measure::ValidationLoss => -value,
+        }
+    }
+
+    fn margin(&self, best: f64) -> f64 {
+        let margin = match self.min_delta {
+            MinDelta::Absolute(delta) => delta,
+            MinDelta::Relative(part) => part * best.abs(),
+        };
+        margin.max(0.0)
+    }
+}
+
+impl fmt::Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "patience({}", self.iterations)?;
+        if self.measure == Measure::ValidationLoss {
+            write!(f, " on loss")?;
+        }
+        match self.min_delta {
+            MinDelta::Absolute(0.0) => {}
+            MinDelta::Absolute(delta) => write!(f, ", min delta {delta}")?,
+            MinDelta::Relative(part) => write!(f, ", min delta {}%", 100.0 * part)?,
+        }
+        if self.smoothing != 0.0 {
+            write!(f, ", smoothing {}", self.smoothing)?;
+        }
+        if self.warm_up != 0 {
+            write!(f, ", warm-up {}", self.warm_up)?;
+        }
+        if let Some(baseline) = self.baseline {
+            write!(f, ", baseline {baseline}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+struct MovingAverage {
+    decay: f64,
+    sum: f64,
+    /// What `sum` would be if every value were 1: less than 1 while the average still leans on its start at 0.
+    weight: f64,
+}
+
+impl MovingAverage {
+    fn new(decay: f64) -> Self {
+        Self {
+            decay,
+            sum: 0.0,
+            weight: 0.0,
+        }
+    }
+
+    fn next(&mut self, value: f64) -> f64 {
+        self.sum = self.decay * self.sum + (1.0 - self.decay) * value;
+        self.weight = self.decay * self.weight + (1.0 - self.decay);
+        self.sum / self.weight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accuracies(values: &[f64]) -> Vec<Observation> {
+        (100..)
+            .step_by(100)
+            .zip(values)
+            .map(|(iteration, &value)| Observation::new(iteration, value))
+            .collect()
+    }
+
+    fn losses(values: &[f64]) -> Vec<Observation> {
+        let mut history = accuracies(values);
+        history
+            .iter_mut()
+            .for_each(|observation| observation.validation_loss = Some(observation.validation_accuracy));
+        history
+    }
+
+    /// The index of the best, and the iteration of the stop.
+    fn verdict(patience: Patience, history: &[Observation]) -> (Option<usize>, Option<u64>) {
+        let judgement = patience.judge(history);
+        (judgement.best, judgement.stop.map(|stop| stop.at))
+    }
+
+    #[test]
+    fn waits_from_the_last_improvement() {
+        assert_eq!(
+            verdict(Patience::new(250), &accuracies(&[0.8, 0.9, 0.85])),
+            (Some(1), Some(451))
+        );
+    }
+
+    #[test]
+    fn stays_equal_is_no_improvement() {
+        assert_eq!(
+            verdict(Patience::new(250), &accuracies(&[0.9, 0.9, 0.9])),
+            (Some(0), Some(351))
+        );
+    }
+
+    #[test]
+    fn nothing_seen_is_nothing_to_stop_for() {
+        assert_eq!(verdict(Patience::new(250), &[]), (None, None));
+    }
+
+    #[test]
+    fn small_steps_below_min_delta_add_up_to_an_improvement() {
+        let history = accuracies(&[0.900, 0.9625, 1.025, 1.0875]);
+        assert_eq!(verdict(Patience::new(100).min_delta(0.125), &history[..3]).0, Some(0)); // exactly 0.125 is not more
+        assert_eq!(verdict(Patience::new(100).min_delta(0.125), &history).0, Some(3));
+    }
+
+    #[test]
+    fn relative_min_delta_scales_with_the_best() {
+        let history = losses(&[1.0, 0.95, 0.85, 0.80]);
+        let patience = Patience::new(100).on_loss().min_relative_delta(0.1);
+        assert_eq!(verdict(patience, &history).0, Some(2)); // 0.85 < 1.0 - 0.1, but 0.80 > 0.85 - 0.085
+    }
+
+    #[test]
+    fn a_lower_loss_is_better_whatever_the_accuracy() {
+        let mut history = losses(&[0.5, 0.3, 0.4]);
+        history[2].validation_accuracy = 0.99;
+        assert_eq!(verdict(Patience::new(100).on_loss(), &history), (Some(1), Some(301)));
+    }
+
+    #[test]
+    fn warm_up_delays_the_stop_but_keeps_the_best() {
+        let history = accuracies(&[0.9, 0.8, 0.8, 0.8]);
+        assert_eq!(
+            verdict(Patience::new(100).warm_up(1000), &history),
+            (Some(0), Some(1101))
+        );
+    }
+
+    #[test]
+    fn below_the_baseline_improvements_buy_no_time() {
+        let patience = Patience::new(250).baseline(0.5);
+        assert_eq!(
+            verdict(patience.clone(), &accuracies(&[0.1, 0.2])),
+            (Some(1), Some(251))
+        );
+        assert_eq!(verdict(patience, &accuracies(&[0.1, 0.6])), (Some(1), Some(451)));
+    }
+
+    #[test]
+    fn one_lucky_evaluation_does_not_prolong_a_smoothed_run() {
+        // At decay 0.5, sums 0.400, 0.650, 0.675, 0.7925 over weights 0.5, 0.75, 0.875, 0.9375
+        // give averages 0.800, 0.867, 0.771, 0.845: the last value is the highest, but its average is not.
+        let lucky = accuracies(&[0.80, 0.90, 0.70, 0.91]);
+        assert_eq!(verdict(Patience::new(250), &lucky), (Some(3), Some(651)));
+        assert_eq!(verdict(Patience::new(250).smoothing(0.5), &lucky), (Some(1), Some(451)));
+    }
+
+    #[test]
+    fn the_name_says_what_was_changed() {
+        assert_eq!(Patience::new(1000).to_string(), "patience(1000)");
+        let patience = Patience::new(1000)
+            .on_loss()
+            .min_relative_delta(0.01)
+            .smoothing(0.9)
+            .warm_up(500)
+            .baseline(0.3);
+        let name = "patience(1000 on loss, min delta 1%, smoothing 0.9, warm-up 500, baseline 0.3)";
+        assert_eq!(patience.to_string(), name);
+    }
+}

@@ -1,0 +1,200 @@
+//! One history, many rules: where each would have stopped, without training again.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Judgement, Observation, Rule, StopKind, StopReason};
+
+/// What each of several rules would have made of one run.
+///
+/// Prints as an aligned table. The rows are plain data, to be drawn over the history's curves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The length of the whole run, in iterations.
+    pub iterations: u64,
+    /// One for each rule, in the order given.
+    pub rows: Vec<Outcome>,
+}
+
+/// What one rule would have made of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The rule's name.
+    pub rule: String,
+    /// The iteration after which the rule would have stopped the run, or its last if the rule lets it go to its end.
+    pub stopped_at: u64,
+    /// Why; nothing if the rule lets the run go to its end.
+    pub reason: Option<StopReason>,
+    /// The evaluation whose variables the rule would have kept; nothing if it stops before any.
+    pub kept: Option<Observation>,
+    /// The iterations saved, against the whole run.
+    pub saved: u64,
+}
+
+/// Puts a history through rules, each from the start, as if it had been asked after every iteration whether to stop.
+///
+/// The history should come from a run that was not stopped, or not before the most patient of the rules would have stopped it.
+///
+/// ```
+/// use earlystop::early_stopping::{Observation, Rule, replay};
+///
+/// let accuracies = [0.90, 0.95, 0.94, 0.95, 0.96, 0.95];
+/// let history: Vec<_> = (1..).zip(accuracies).map(|(i, accuracy)| Observation::new(100 * i, accuracy)).collect();
+/// let comparison = replay(&history, [Rule::patience(100), Rule::patience(1000)]);
+/// assert_eq!(comparison.rows[0].stopped_at, 301);
+/// assert_eq!(comparison.rows[0].saved, 299);
+/// println!("{comparison}");
+/// ```
+pub fn replay(history: &[Observation], rules: impl IntoIterator<Item = Rule>) -> Comparison {
+    let iterations = history.last().map_or(0, |last| last.iteration);
+    let outcome = |rule: Rule| {
+        let (stop, best) = first_stop(&rule, history);
+        let stopped_at = stop.as_ref().map_or(iterations, |&(at, _)| at);
+        Outcome {
+            rule: rule.to_string(),
+            stopped_at,
+            reason: stop.map(|(_, reason)| reason),
+            kept: best.map(|best| history[best].clone()),
+            saved: iterations.saturating_sub(stopped_at),
+        }
+    };
+    Comparison {
+        iterations,
+        rows: rules.into_iter().map(outcome).collect(),
+    }
+}
+
+/// The iteration of the first stop and its reason, and the index of the best evaluation until then.
+fn first_stop(rule: &Rule, history: &[Observation]) -> (Option<(u64, StopReason)>, Option<usize>) {
+    let mut now = 1; // nobody asks before the first iteration is done
+    for seen in 0..history.len() {
+        let Judgement { best, stop } = Judgement::of(rule, &history[..seen]);
+        if let Some(stop) = stop.filter(|stop| stop.at.max(now) < history[seen].iteration) {
+            return (Some((stop.at.max(now), stop.reason)), best);
+        }
+        now = now.max(history[seen].iteration);
+    }
+    let Judgement { best, stop } = Judgement::of(rule, history);
+    let end = history.last().map_or(0, |last| last.iteration);
+    (
+        stop.filter(|stop| stop.at.max(now) <= end)
+            .map(|stop| (now, stop.reason)),
+        best,
+    )
+}
+
+impl Comparison {
+    /// Writes the table in Markdown.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String; 6]| format!("| {} |\n", cells.join(" | "));
+        let rule = "|---|---:|---:|---:|---:|---:|\n".to_owned();
+        let rows = self.rows.iter().map(|row| line(&self.cells(row)));
+        [line(&HEADER.map(String::from)), rule]
+            .into_iter()
+            .chain(rows)
+            .collect()
+    }
+
+    fn cells(&self, row: &Outcome) -> [String; 6] {
+        let percent = |part: Option<f64>| part.map_or("-".to_owned(), |part| format!("{:.2}%", 100.0 * part));
+        [
+            row.rule.clone(),
+            if row.reason.is_some() {
+                row.stopped_at.to_string()
+            } else {
+                "-".to_owned()
+            },
+            row.kept
+                .as_ref()
+                .map_or("-".to_owned(), |kept| kept.iteration.to_string()),
+            percent(row.kept.as_ref().map(|kept| kept.validation_accuracy)),
+            percent(row.kept.as_ref().and_then(|kept| kept.test_accuracy)),
+            format!(
+                "{} ({:.0}%)",
+                row.saved,
+                100.0 * row.saved as f64 / self.iterations.max(1) as f64
+            ),
+        ]
+    }
+}
+
+const HEADER: [&str; 6] = ["rule", "stops at", "keeps", "validation", "test", "iterations saved"];
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = vec![HEADER.map(String::from)];
+        lines.extend(self.rows.iter().map(|row| self.cells(row)));
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 6] = std::array::from_fn(width);
+        for (index, line) in lines.iter().enumerate() {
+            let end = if index + 1 < lines.len() { "\n" } else { "" };
+            write!(f, "{:<width$}", line[0], width = widths[0])?;
+            for (cell, width) in line.iter().zip(widths).skip(1) {
+                write!(f, "  {cell:>width$}")?;
+            }
+            write!(f, "{end}")?;
+        }
+        // A rule that could not do its work must not look like one that did.
+        for reason in self.rows.iter().filter_map(|row| row.reason.as_ref()) {
+            if matches!(reason.kind, StopKind::CannotJudge | StopKind::NotFinite) {
+                write!(f, "\n{reason}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history() -> Vec<Observation> {
+        let accuracies = [0.90, 0.95, 0.94, 0.95, 0.96, 0.95];
+        let observe = |(iteration, accuracy)| Observation {
+            test_accuracy: Some(accuracy - 0.01),
+            ..Observation::new(iteration, accuracy)
+        };
+        (100..).step_by(100).zip(accuracies).map(observe).collect()
+    }
+
+    #[test]
+    fn the_table_shows_what_each_rule_would_have_cost() {
+        let rules = [
+            Rule::patience(100),
+            Rule::patience(1000),
+            Rule::iterations(50),
+            Rule::target(0.95).named("95%"),
+        ];
+        let expected = "\
+rule            stops at  keeps  validation    test  iterations saved
+patience(100)        301    200      95.00%  94.00%         299 (50%)
+patience(1000)         -    500      96.00%  95.00%            0 (0%)
+iterations(50)        50      -           -       -         550 (92%)
+95%                  200    200      95.00%  94.00%         400 (67%)";
+        assert_eq!(replay(&history(), rules).to_string(), expected);
+    }
+
+    #[test]
+    fn the_table_can_be_had_in_markdown() {
+        let expected = "\
+| rule | stops at | keeps | validation | test | iterations saved |
+|---|---:|---:|---:|---:|---:|
+| never | - | 500 | 96.00% | 95.00% | 0 (0%) |
+";
+        assert_eq!(replay(&history(), [Rule::never()]).to_markdown(), expected);
+    }
+
+    #[test]
+    fn a_rule_that_lacks_a_number_says_so_below_the_table() {
+        let comparison = replay(&history(), [Rule::generalization_loss(5.0)]);
+        assert_eq!(comparison.rows[0].kept, None);
+        let last_line = "GL(5): cannot judge iteration 100 without the validation loss";
+        assert_eq!(comparison.to_string().lines().last(), Some(last_line));
+    }
+
+    #[test]
+    fn nothing_can_be_replayed_of_nothing() {
+        assert_eq!(replay(&[], [Rule::patience(5)]).rows[0].stopped_at, 0);
+    }
+}
