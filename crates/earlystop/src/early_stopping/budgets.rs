@@ -74,6 +74,12 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_accuracies_the_first_is_kept() {
+        let history = [0.8, 0.9, 0.9].map(|accuracy| Observation::new(100, accuracy));
+        assert_eq!(iterations(&"iterations", 500, &history).best, Some(1));
+    }
+
+    #[test]
     fn the_time_budget_counts_the_time_before_a_resume() {
         let at = |seconds| Observation {
             elapsed: Some(Duration::from_secs(seconds)),

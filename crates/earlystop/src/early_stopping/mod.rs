@@ -1,14 +1,16 @@
 //! When to stop training, and which evaluation was the best: plain numbers in, verdict out.
 //!
-//! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] is the tutorial's rule; [`EarlyStopping::with`] takes any other.
-//! - [`Rule`] says when to stop and what counts as better: patience and its refinements, a test against luck, Prechelt's criteria,
-//!   budgets, and combinations.
-//! - [`Observation`] is what an evaluation found. All the state there is are the observations made so far, so a run's history is enough
-//!   to resume a watch, with the same rule or another, or to [`replay`] it through any number of rules.
+//! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] is the tutorial's rule; [`EarlyStopping::with`] takes any
+//!   other.
+//! - [`Rule`] says when to stop and what counts as better: patience and its refinements, a test against luck,
+//!   Prechelt's criteria, budgets, and combinations.
+//! - [`Observation`] is what an evaluation found. All the state there is are the observations made so far, so a run's
+//!   history is enough to resume a watch, with the same rule or another, or to [`replay`] it through any number of
+//!   rules.
 //! - [`StopReport`] tells afterwards why a run ended and what it cost.
 //!
-//! A NaN or an infinity, in a loss, an accuracy or the weights, ends every run at once: it is never the best and never renews a
-//! patience.
+//! A NaN or an infinity, in a loss, an accuracy or the weights, ends every run at once: it is never the best and never
+//! renews a patience.
 
 mod budgets;
 mod noise;
@@ -34,8 +36,8 @@ pub use rule::Rule;
 
 /// Watches a run: takes in evaluations, knows the best one, and says when to stop.
 ///
-/// The tutorial's loop evaluates every 100 iterations, but asks after *every* iteration whether to stop. So its run that
-/// improved last at 4,800 printed its last line at 5,800, where the difference is 1,000 and not yet more than the
+/// The tutorial's loop evaluates every 100 iterations, but asks after *every* iteration whether to stop. So its run
+/// that improved last at 4,800 printed its last line at 5,800, where the difference is 1,000 and not yet more than the
 /// patience, and stopped at 5,801. Ask [`should_stop`](Self::should_stop) after every iteration for the same.
 ///
 /// Saved and loaded (by `serde`) it goes on as if nothing had happened.
@@ -88,7 +90,8 @@ pub struct Verdict {
 }
 
 impl EarlyStopping {
-    /// Starts to watch by the tutorial's rule: stop when the validation accuracy has not improved for more than `patience` iterations.
+    /// Starts to watch by the tutorial's rule: stop when the validation accuracy has not improved for more than
+    /// `patience` iterations.
     ///
     /// An improvement is an accuracy strictly greater than the best so far; the first one always is, NaN never.
     pub fn new(patience: u64) -> Self {
@@ -200,7 +203,8 @@ struct Judgement {
 
 /// The first iteration after which to stop, should no evaluation come before it, and why.
 ///
-/// A patience knows it beforehand. So a run can be asked after every iteration, and a replay need not step through them.
+/// A patience knows it beforehand. So a run can be asked after every iteration, and a replay need not step through
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 struct Stop {
     at: u64,

@@ -4,16 +4,17 @@ use std::fmt::Display;
 
 use super::{Judgement, Observation, StopKind};
 
-/// Says how likely chance alone is to give so uneven a change, 0.0 to 1.0: the exact one-sided test of [McNemar][paper] (1947).
+/// Says how likely chance alone is to give so uneven a change, 0.0 to 1.0: [McNemar's test][paper] (1947), exact and
+/// one-sided.
 ///
-/// Of two classifiers of the same images, `gained` images are right only by the second, `lost` only by the first. If neither were
-/// better, each of these images would be as likely to be gained as to be lost. So the answer is the probability of at least `gained`
-/// heads in `gained + lost` tosses of a coin.
+/// Of two classifiers of the same images, `gained` images are right only by the second, `lost` only by the first. If
+/// neither were better, each of these images would be as likely to be gained as to be lost. So the answer is the
+/// probability of at least `gained` heads in `gained + lost` tosses of a coin.
 ///
 /// ```
 /// use earlystop::early_stopping::mcnemar;
 ///
-/// assert_eq!(mcnemar(2, 1), 0.5); // 3 + 1 of the 8 ways that three coins can fall
+/// assert!((mcnemar(4, 1) - 6.0 / 32.0).abs() < 1e-12); // 5 + 1 of the 32 ways that five coins can fall
 /// assert!(mcnemar(20, 5) < 0.01);
 /// ```
 ///
@@ -56,7 +57,7 @@ pub(super) fn noise_aware(name: &impl Display, patience: u64, significance: f64,
         return judgement;
     };
     let why = format!(
-        "for more than {patience} iterations nothing was better than iteration {} by more than luck (p < {significance})",
+        "nothing better than iteration {}, by more than luck (p < {significance}), for more than {patience} iterations",
         best.iteration
     );
     judgement.stopping_after(

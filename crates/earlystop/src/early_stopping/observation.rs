@@ -9,8 +9,8 @@ use super::number;
 
 /// What one evaluation found.
 ///
-/// Only the iteration and the validation accuracy are always there; a rule that needs more says so when it has to judge.
-/// A sequence of observations in the order of their iterations is a run's history: all the state there is.
+/// Only the iteration and the validation accuracy are always there; a rule that needs more says so when it has to
+/// judge. A sequence of observations in the order of their iterations is a run's history: all the state there is.
 ///
 /// ```
 /// use earlystop::early_stopping::Observation;

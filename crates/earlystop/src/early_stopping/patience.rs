@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Judgement, Observation, StopKind, number};
 
-/// Stops when what is measured has not improved for more than a number of iterations: the tutorial's rule, and its refinements.
+/// Stops when what is measured has not improved for more than a number of iterations: the tutorial's rule, and its
+/// refinements.
 ///
-/// An improvement is a value strictly better than the best so far; the first one always is. Unless told otherwise the measure is the
-/// validation accuracy, every improvement counts however small, and there is no smoothing, no warm-up and no baseline.
+/// An improvement is a value strictly better than the best so far; the first one always is. Unless told otherwise the
+/// measure is the validation accuracy, every improvement counts however small, and there is no smoothing, no warm-up
+/// and no baseline.
 ///
 /// ```
 /// use earlystop::early_stopping::{EarlyStopping, Patience};
@@ -79,8 +81,9 @@ impl Patience {
 
     /// Judges by the exponential moving average, so that noise neither stops a run nor prolongs it.
     ///
-    /// `decay`, 0.0 (no smoothing) to below 1.0, is the weight of the past: about the last `1 / (1 - decay)` evaluations count. The
-    /// average is corrected for its start as in [Adam](https://arxiv.org/abs/1412.6980), so that the first one is the first value.
+    /// `decay`, 0.0 (no smoothing) to below 1.0, is the weight of the past: about the last `1 / (1 - decay)`
+    /// evaluations count. The average is corrected for its start as in [Adam](https://arxiv.org/abs/1412.6980), so that
+    /// the first one is the first value.
     pub fn smoothing(self, decay: f64) -> Self {
         Self {
             smoothing: decay,
@@ -96,8 +99,8 @@ impl Patience {
         }
     }
 
-    /// Keeps waiting only for what is better than this: a run that has not passed it when the patience is over, counted from the
-    /// warm-up, is given up. An improvement below it is kept as the best, but buys no time.
+    /// Keeps waiting only for what is better than this: a run that has not passed it when the patience is over, counted
+    /// from the warm-up, is given up. An improvement below it is kept as the best, but buys no time.
     pub fn baseline(self, value: f64) -> Self {
         Self {
             baseline: Some(value),
@@ -294,6 +297,10 @@ mod tests {
         let patience = Patience::new(250).baseline(0.5);
         assert_eq!(
             verdict(patience.clone(), &accuracies(&[0.1, 0.2])),
+            (Some(1), Some(251))
+        );
+        assert_eq!(
+            verdict(patience.clone(), &accuracies(&[0.1, 0.5])),
             (Some(1), Some(251))
         );
         assert_eq!(verdict(patience, &accuracies(&[0.1, 0.6])), (Some(1), Some(451)));

@@ -1,8 +1,8 @@
 //! Prechelt's three classes of stopping criteria, from ["Early Stopping - But When?"][paper] (1998).
 //!
-//! `E_va(t)` is the validation loss at evaluation `t`, `E_tr(t)` the training loss, `E_opt(t)` the lowest `E_va` up to `t`. Prechelt
-//! counts epochs, here evaluations are counted. A strip is `k` evaluations in a row, ending at a multiple of `k`. All three keep the
-//! evaluation with the lowest validation loss.
+//! `E_va(t)` is the validation loss at evaluation `t`, `E_tr(t)` the training loss, `E_opt(t)` the lowest `E_va` up to
+//! `t`. Prechelt counts epochs, here evaluations are counted. A strip is `k` evaluations in a row, ending at a multiple
+//! of `k`. All three keep the evaluation with the lowest validation loss.
 //!
 //! [paper]: https://doi.org/10.1007/3-540-49430-8_3
 
@@ -14,7 +14,7 @@ use super::{Judgement, Observation, StopKind};
 pub(super) fn generalization_loss(name: &impl Display, alpha: f64, history: &[Observation]) -> Judgement {
     let judgement = Judgement::keeping(lowest(history));
     let Some(last) = history.last() else { return judgement };
-    let loss = generalization_loss_at_end(history);
+    let loss = above_lowest(history);
     if loss > alpha {
         let why = format!("the validation loss is {loss:.1}% above its lowest, more than {alpha}%");
         return judgement.stopping_at(last.iteration, StopKind::Overfitting, name, why);
@@ -22,8 +22,8 @@ pub(super) fn generalization_loss(name: &impl Display, alpha: f64, history: &[Ob
     judgement
 }
 
-/// `PQ_α`: stops at the end of a strip once `GL(t) / P_k(t) > α`, where the progress of training `P_k(t)` says by how many per mille
-/// the strip's mean training loss lies above its lowest.
+/// `PQ_α`: stops at the end of a strip once `GL(t) / P_k(t) > α`, where the progress of training `P_k(t)` says by how
+/// many per mille the strip's mean training loss lies above its lowest.
 pub(super) fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, history: &[Observation]) -> Judgement {
     let judgement = Judgement::keeping(lowest(history));
     let Some((strip, complete)) = last_strip(strip, history) else {
@@ -31,8 +31,10 @@ pub(super) fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, h
     };
     let train_losses = || strip.iter().filter_map(|observation| observation.train_loss);
     let mean = train_losses().sum::<f64>() / strip.len() as f64;
-    let progress = 1000.0 * (mean / train_losses().fold(f64::INFINITY, f64::min) - 1.0);
-    let quotient = generalization_loss_at_end(complete) / progress;
+    let lowest = train_losses().fold(f64::INFINITY, f64::min);
+    // Rounding can take the mean of equal losses below them.
+    let progress = 1000.0 * (mean / lowest - 1.0).max(0.0);
+    let quotient = above_lowest(complete) / progress;
     if quotient > alpha {
         let why = format!("generalization loss over training progress is {quotient:.2}, more than {alpha}");
         return judgement.stopping_at(strip[strip.len() - 1].iteration, StopKind::Overfitting, name, why);
@@ -62,8 +64,8 @@ pub(super) fn successive_rises(name: &impl Display, strips: usize, strip: usize,
     }
 }
 
-/// `GL` at the last evaluation, in percent.
-fn generalization_loss_at_end(history: &[Observation]) -> f64 {
+/// `GL` at the last evaluation: how far its validation loss lies above the lowest, in percent.
+fn above_lowest(history: &[Observation]) -> f64 {
     let losses = || history.iter().filter_map(|observation| observation.validation_loss);
     100.0 * (losses().next_back().unwrap_or(f64::NAN) / losses().fold(f64::INFINITY, f64::min) - 1.0)
 }
@@ -159,13 +161,25 @@ mod tests {
     }
 
     #[test]
-    fn training_without_progress_stops_at_the_first_generalization_loss() {
-        // E_tr stands still, so P_2 = 0: any loss over no progress is infinitely too much, but 0 / 0 is no verdict.
-        let history = history(&[1.0, 0.9, 0.8, 0.9], &[0.5; 4]);
+    fn within_a_strip_the_verdict_is_that_of_the_last_one() {
+        let history = history(&[1.0, 1.5, 0.5], &[0.6, 0.4, 0.3]);
+        let judgement = progress_quotient(&"PQ", 0.1, 2, &history);
+        assert_eq!(judgement.best, Some(2));
         assert_eq!(
-            stop(|history| progress_quotient(&"PQ", 1e9, 2, history), &history),
-            Some((400, 300))
+            judgement.stop.unwrap().reason.why,
+            "generalization loss over training progress is 0.20, more than 0.1"
         );
+    }
+
+    #[test]
+    fn training_without_progress_stops_at_the_first_generalization_loss() {
+        // E_tr stands still, so P_10 = 0: any loss over no progress is infinitely too much, but 0 / 0 is no verdict.
+        // The mean of ten times 0.1 is rounded to just below 0.1.
+        let mut validation = [1.0; 20];
+        validation[18] = 0.8;
+        let history = history(&validation, &[0.1; 20]);
+        let judge = |history: &[Observation]| progress_quotient(&"PQ", 1e9, 10, history);
+        assert_eq!(stop(judge, &history), Some((2000, 1900)));
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct Outcome {
 
 /// Puts a history through rules, each from the start, as if it had been asked after every iteration whether to stop.
 ///
-/// The history should come from a run that was not stopped, or not before the most patient of the rules would have stopped it.
+/// The history should come from a run that was not stopped, or not before the most patient of the rules would have
+/// stopped it.
 ///
 /// ```
 /// use earlystop::early_stopping::{Observation, Rule, replay};

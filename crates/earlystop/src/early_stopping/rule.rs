@@ -10,8 +10,9 @@ use super::{Judgement, Observation, Patience, Stop, StopReason, budgets, highest
 
 /// When to stop, and what counts as better: a plain value without state of its own, a function of a run's history.
 ///
-/// [`Patience`], the noise-aware rule and Prechelt's three have their own notion of the best evaluation; a budget, a target and a
-/// divergence take the highest validation accuracy. A combination has the notion of the first of its rules that has one of its own.
+/// [`Patience`], the noise-aware rule and Prechelt's three have their own notion of the best evaluation; a budget, a
+/// target and a divergence take the highest validation accuracy. A combination has the notion of the first of its rules
+/// that has one of its own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,10 +82,12 @@ impl Rule {
         Patience::new(iterations).into()
     }
 
-    /// Has patience, in iterations, and counts an improvement only if it is more than the luck of a finite validation set.
+    /// Has patience, in iterations, and counts an improvement only if it is more than the luck of a finite validation
+    /// set.
     ///
-    /// That is decided by [`mcnemar`](super::mcnemar) on the images that changed since the best evaluation, at a probability below 5%.
-    /// Needs the [mistakes](Observation::mistakes). Steps too small to be told from luck add up, as the best stays where it was.
+    /// That is decided by [`mcnemar`](super::mcnemar) on the images that changed since the best evaluation, at a
+    /// probability below 5%. Needs the [mistakes](Observation::mistakes). Steps too small to be told from luck add up,
+    /// as the best stays where it was.
     pub fn noise_aware(patience: u64) -> Self {
         Self::NoiseAware {
             patience,
@@ -92,15 +95,17 @@ impl Rule {
         }
     }
 
-    /// Stops when the validation loss is more than `alpha` percent above its lowest: [Prechelt's][paper] GL. Needs the validation loss.
+    /// Stops when the validation loss is more than `alpha` percent above its lowest: [Prechelt's][paper] GL. Needs the
+    /// validation loss.
     ///
     /// [paper]: https://doi.org/10.1007/3-540-49430-8_3
     pub fn generalization_loss(alpha: f64) -> Self {
         Self::GeneralizationLoss { alpha }
     }
 
-    /// Stops at the end of a strip of so many evaluations when the generalization loss in percent, divided by the training's progress in
-    /// the strip in per mille, is more than `alpha`: [Prechelt's][paper] PQ. Needs the losses of validation and of training.
+    /// Stops at the end of a strip of so many evaluations when the generalization loss in percent, divided by the
+    /// training's progress in the strip in per mille, is more than `alpha`: [Prechelt's][paper] PQ. Needs the losses of
+    /// validation and of training.
     ///
     /// So a run that still learns quickly is allowed a rise of the validation loss. Prechelt takes strips of 5.
     ///
@@ -109,10 +114,11 @@ impl Rule {
         Self::ProgressQuotient { alpha, strip }
     }
 
-    /// Stops when the validation loss has risen over so many strips in succession: [Prechelt's][paper] UP. Needs the validation loss.
+    /// Stops when the validation loss has risen over so many strips in succession: [Prechelt's][paper] UP. Needs the
+    /// validation loss.
     ///
-    /// The loss at the end of a strip of so many evaluations is held against that at the end of the strip before, however small the
-    /// rise. Prechelt takes strips of 5.
+    /// The loss at the end of a strip of so many evaluations is held against that at the end of the strip before,
+    /// however small the rise. Prechelt takes strips of 5.
     ///
     /// [paper]: https://doi.org/10.1007/3-540-49430-8_3
     pub fn successive_rises(strips: usize, strip: usize) -> Self {
@@ -124,8 +130,8 @@ impl Rule {
         Self::Iterations(budget)
     }
 
-    /// Stops at the first evaluation after so much time. Needs the [elapsed](Observation::elapsed) time, which the caller counts on
-    /// across a resume.
+    /// Stops at the first evaluation after so much time. Needs the [elapsed](Observation::elapsed) time, which the
+    /// caller counts on across a resume.
     pub fn time(budget: Duration) -> Self {
         Self::Time(budget)
     }
@@ -135,7 +141,8 @@ impl Rule {
         Self::Target(accuracy)
     }
 
-    /// Stops when the validation accuracy is more than `drop`, 0.0 to 1.0, below the highest: the network has collapsed.
+    /// Stops when the validation accuracy is more than `drop`, 0.0 to 1.0, below the highest: the network has
+    /// collapsed.
     pub fn divergence(drop: f64) -> Self {
         Self::Divergence(drop)
     }

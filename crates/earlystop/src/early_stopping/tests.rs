@@ -97,11 +97,13 @@ fn live(mut stopping: EarlyStopping, history: &[Observation]) -> (Option<u64>, O
     (None, stopping.best().map(|best| best.iteration))
 }
 
-/// A history with everything in it, at uneven intervals and on few different values, so that some are equal; sometimes not finite.
+/// A history with everything in it, at uneven intervals and on few different values, so that some are equal, and so
+/// close together that a patience often ends with an evaluation; sometimes not finite.
 fn histories(not_finite: bool) -> impl Strategy<Value = Vec<Observation>> {
     let odd = if not_finite { 1 } else { 0 };
-    let loss = prop_oneof![30 => (1..20u32).prop_map(|loss| f64::from(loss) / 20.0), odd => Just(f64::NAN), odd => Just(f64::INFINITY)];
-    let evaluation = (1..30u64, prop::collection::vec(any::<bool>(), 12), loss, 1..20u32);
+    let loss = (1..20u32).prop_map(|loss| f64::from(loss) / 20.0);
+    let loss = prop_oneof![30 => loss, odd => Just(f64::NAN), odd => Just(f64::INFINITY)];
+    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, 1..20u32);
     prop::collection::vec(evaluation, 0..25).prop_map(|evaluations| {
         let mut iteration = 0;
         let observe = |(pause, correct, loss, train_loss): (u64, Vec<bool>, f64, u32)| {
@@ -120,7 +122,7 @@ fn histories(not_finite: bool) -> impl Strategy<Value = Vec<Observation>> {
 }
 
 fn rules() -> impl Strategy<Value = Rule> {
-    let patience = (0..80u64, 0..3u32, 0..3u32, 0..60u64, any::<bool>(), any::<bool>());
+    let patience = (0..12u64, 0..3u32, 0..3u32, 0..12u64, any::<bool>(), any::<bool>());
     let patience = patience.prop_map(|(iterations, delta, smoothing, warm_up, on_loss, baseline)| {
         let patience = Patience::new(iterations)
             .min_relative_delta(f64::from(delta) / 10.0)
@@ -131,15 +133,15 @@ fn rules() -> impl Strategy<Value = Rule> {
     });
     let leaf = prop_oneof![
         patience,
-        (0..80u64).prop_map(|patience| Rule::NoiseAware {
+        (0..12u64).prop_map(|patience| Rule::NoiseAware {
             patience,
             significance: 0.3
         }),
         (0..90u32).prop_map(|alpha| Rule::generalization_loss(alpha.into())),
         (0..9u32, 0..4usize).prop_map(|(alpha, strip)| Rule::progress_quotient(f64::from(alpha) / 10.0, strip)),
         (0..4usize, 0..4usize).prop_map(|(strips, strip)| Rule::successive_rises(strips, strip)),
-        (0..300u64).prop_map(Rule::iterations),
-        (0..300u64).prop_map(|seconds| Rule::time(Duration::from_secs(seconds))),
+        (0..50u64).prop_map(Rule::iterations),
+        (0..50u64).prop_map(|seconds| Rule::time(Duration::from_secs(seconds))),
         (0..10u32).prop_map(|target| Rule::target(f64::from(target) / 10.0)),
         (0..10u32).prop_map(|drop| Rule::divergence(f64::from(drop) / 10.0)),
     ];
@@ -158,7 +160,11 @@ proptest! {
     }
 
     #[test]
-    fn saved_and_loaded_in_the_middle_the_verdicts_are_the_same(history in histories(true), rule in rules(), at in 0..25usize) {
+    fn saved_and_loaded_in_the_middle_the_verdicts_are_the_same(
+        history in histories(true),
+        rule in rules(),
+        at in 0..25usize,
+    ) {
         let mut whole = EarlyStopping::with(rule.clone());
         let mut parts = EarlyStopping::with(rule);
         for (index, observation) in history.iter().enumerate() {
@@ -180,12 +186,13 @@ proptest! {
             prop_assert!(!(broken && verdict.improved));
             prop_assert!(!broken || verdict.stop.is_some() && stopping.should_stop(iteration));
         }
-        let best = stopping.best().map(|best| best.iteration);
-        prop_assert!(stopping.history().iter().filter(|it| Some(it.iteration) == best).all(|it| it.not_finite().is_none()));
+        if let Some(best) = stopping.judgement.best {
+            prop_assert_eq!(stopping.history()[best].not_finite(), None);
+        }
     }
 
     #[test]
-    fn more_patience_never_stops_earlier(history in histories(true), patience in 0..80u64, more in 0..80u64) {
+    fn more_patience_never_stops_earlier(history in histories(true), patience in 0..12u64, more in 0..12u64) {
         let rules = [patience, patience + more].map(|patience| [Rule::patience(patience), Rule::noise_aware(patience)]);
         let [impatient, patient] = rules.map(|rules| replay(&history, rules));
         for (impatient, patient) in impatient.rows.iter().zip(&patient.rows) {
@@ -194,7 +201,11 @@ proptest! {
     }
 
     #[test]
-    fn the_test_set_decides_nothing(history in histories(true), rule in rules(), test in prop::collection::vec(any::<f64>(), 25)) {
+    fn the_test_set_decides_nothing(
+        history in histories(true),
+        rule in rules(),
+        test in prop::collection::vec(any::<f64>(), 25),
+    ) {
         let mut told = history.clone();
         told.iter_mut().zip(test).for_each(|(observation, accuracy)| observation.test_accuracy = Some(accuracy));
         prop_assert_eq!(live(EarlyStopping::with(rule.clone()), &told), live(EarlyStopping::with(rule), &history));
@@ -208,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn the_plain_rule_is_the_tutorials_code(history in histories(false), patience in 0..80u64) {
+    fn the_plain_rule_is_the_tutorials_code(history in histories(false), patience in 0..12u64) {
         let (mut best, mut last_improvement, mut stopped_at) = (-1.0, 0, None);
         let mut evaluations = history.iter().peekable();
         for iteration in 1..=history.last().map_or(0, |last| last.iteration) {
