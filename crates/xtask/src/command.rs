@@ -1,0 +1,122 @@
+//! Runs other programs, their output shown as progress and kept for the error message.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use crate::progress::Step;
+use crate::{Error, Result};
+
+/// How many of a failed program's last lines are shown.
+const LAST_LINES: usize = 25;
+
+/// What a program said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    /// Standard output and standard error, as they came.
+    pub(crate) output: String,
+}
+
+impl Outcome {
+    /// The program's last lines.
+    pub(crate) fn last_lines(&self) -> String {
+        let lines: Vec<&str> = self.output.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+}
+
+/// Runs `command` to its end, showing its latest line as the step's progress.
+///
+/// # Errors
+/// Only when the program cannot be started: how it ended is in the outcome.
+pub(crate) fn watch(step: &mut Step, command: &mut Command) -> Result<Outcome> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| cannot_start(command, &source))?;
+    let (sender, receiver) = mpsc::channel();
+    relay(child.stdout.take(), sender.clone());
+    relay(child.stderr.take(), sender);
+    let mut output = String::new();
+    for line in receiver {
+        step.update(&line);
+        output.push_str(&line);
+        output.push('\n');
+    }
+    let status = child.wait().map_err(|source| cannot_start(command, &source))?;
+    step.clear();
+    Ok(Outcome { status, output })
+}
+
+/// Runs `command` to its end with its output going where ours goes.
+///
+/// # Errors
+/// When it cannot be started, and when it does not end with success.
+pub(crate) fn run(tried: &str, command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|source| cannot_start(command, &source))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(tried).got(format!(
+        "{} ended with {status}; its own messages are above",
+        name(command)
+    )))
+}
+
+/// Runs `command` to its end and gives its standard output, trimmed; `None` when it is not there or fails.
+pub(crate) fn ask(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn relay(stream: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String>) {
+    let Some(stream) = stream else { return };
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(|line| line.ok()) {
+            if sender
+                .send(String::from_utf8_lossy(&line).trim_end().to_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+fn cannot_start(command: &Command, source: &std::io::Error) -> Error {
+    Error::new(format!("start {}", name(command))).got(source.to_string())
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_both_streams_is_kept_and_the_status_told() {
+        let mut step = Step::start("testing");
+        let outcome = watch(
+            &mut step,
+            Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]),
+        )
+        .unwrap();
+        assert_eq!(outcome.status.code(), Some(3));
+        assert!(outcome.last_lines().contains("one") && outcome.last_lines().contains("two"));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = run("try it", &mut Command::new("no-such-program-here")).unwrap_err();
+        assert!(error.to_string().contains("start no-such-program-here"), "{error}");
+        assert_eq!(ask(&mut Command::new("no-such-program-here")), None);
+    }
+}

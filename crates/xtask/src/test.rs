@@ -1,0 +1,44 @@
+//! `cargo xtask test`: all checks and tests, in the order of their cost.
+
+use std::process::Command;
+
+use crate::workspace::Workspace;
+use crate::{Result, command, setup};
+
+pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
+    let mut long = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    while let Some(arg) = args.next()? {
+        match arg {
+            lexopt::Arg::Long("long") => long = true,
+            _ => return Err(arg.unexpected().into()),
+        }
+    }
+    let workspace = Workspace::locate();
+    cargo(
+        &workspace,
+        "keep to rustfmt's format",
+        &["fmt", "--all", "--check"],
+        long,
+    )?;
+    let _environment = setup::ensure(&workspace)?;
+    let lints = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "--deny=warnings",
+    ];
+    cargo(&workspace, "pass clippy", &lints, long)?;
+    cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)
+}
+
+fn cargo(workspace: &Workspace, tried: &str, args: &[&str], long: bool) -> Result<()> {
+    eprintln!("cargo {}", args.join(" "));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(&workspace.root).args(args);
+    if long {
+        cargo.env("EARLYSTOP_LONG_TESTS", "1");
+    }
+    command::run(tried, &mut cargo)
+}

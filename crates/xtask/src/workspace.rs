@@ -1,0 +1,46 @@
+//! Where the clone is and what lies where in it.
+
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    /// The clone's root.
+    pub(crate) root: PathBuf,
+}
+
+impl Workspace {
+    /// The clone that this program was built from.
+    pub(crate) fn locate() -> Self {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self {
+            root: manifest
+                .ancestors()
+                .nth(2)
+                .expect("crates/xtask lies two folders down")
+                .to_owned(),
+        }
+    }
+
+    pub(crate) fn environment_yml(&self) -> PathBuf {
+        self.root.join("environment.yml")
+    }
+
+    pub(crate) fn notebooks(&self) -> PathBuf {
+        self.root.join("notebooks")
+    }
+
+    /// The link to libtorch that plain `cargo build` follows (`.cargo/config.toml`).
+    pub(crate) fn libtorch_link(&self) -> PathBuf {
+        self.root.join(".libtorch")
+    }
+
+    /// The Python environment that is made when none is active.
+    pub(crate) fn venv(&self) -> PathBuf {
+        self.root.join(".venv")
+    }
+
+    /// The Rust kernel and its build folders.
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.root.join(".kernel")
+    }
+}
