@@ -1,8 +1,9 @@
 //! Runs other programs, their output shown as progress and kept for the error message.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::progress::Step;
 use crate::{Error, Result};
@@ -26,29 +27,72 @@ impl Outcome {
     }
 }
 
+/// A program at work; ended when this is dropped before it was waited for.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing to end is the usual case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts `command`, whose output is kept until it is waited for.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn start(command: &mut Command) -> Result<Running> {
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = spawned.map_err(|source| cannot_start(command, &source))?;
+    let (sender, lines) = mpsc::channel();
+    relay(child.stdout.take(), sender.clone());
+    relay(child.stderr.take(), sender);
+    Ok(Running { child, lines })
+}
+
+impl Running {
+    /// Waits for the end, showing the latest line as the step's progress.
+    ///
+    /// # Errors
+    /// Only what the operating system says: how the program ended is in the outcome.
+    pub(crate) fn wait(mut self, step: &mut Step) -> Result<Outcome> {
+        let (mut output, mut latest) = (String::new(), String::new());
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(1)) {
+                Ok(line) => {
+                    output.push_str(&line);
+                    output.push('\n');
+                    latest = line;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            step.update(&latest);
+        }
+        let status = self
+            .child
+            .wait()
+            .map_err(|source| Error::new("wait for a program").got(source.to_string()))?;
+        step.clear();
+        Ok(Outcome { status, output })
+    }
+}
+
 /// Runs `command` to its end, showing its latest line as the step's progress.
 ///
 /// # Errors
 /// Only when the program cannot be started: how it ended is in the outcome.
 pub(crate) fn watch(step: &mut Step, command: &mut Command) -> Result<Outcome> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|source| cannot_start(command, &source))?;
-    let (sender, receiver) = mpsc::channel();
-    relay(child.stdout.take(), sender.clone());
-    relay(child.stderr.take(), sender);
-    let mut output = String::new();
-    for line in receiver {
-        step.update(&line);
-        output.push_str(&line);
-        output.push('\n');
-    }
-    let status = child.wait().map_err(|source| cannot_start(command, &source))?;
-    step.clear();
-    Ok(Outcome { status, output })
+    start(command)?.wait(step)
 }
 
 /// Runs `command` to its end with its output going where ours goes.

@@ -1,6 +1,15 @@
 //! `cargo xtask setup`: makes ready what the other verbs need, and does nothing where that is done.
 
+mod diagnosis;
+mod kernel;
+mod libtorch;
+mod preflight;
+mod python;
+mod requirements;
+mod warm_up;
+
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -42,25 +51,61 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         return Err(arg.unexpected().into());
     }
     let environment = ensure(&Workspace::locate())?;
-    println!("Ready: {}", environment.python.display());
+    println!(
+        "Ready. Python: {}; libtorch: {}",
+        environment.python.display(),
+        environment.libtorch.display()
+    );
     Ok(())
 }
 
 /// Makes everything ready that notebooks and tests need.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
-    let bin = workspace.venv().join("bin");
-    let jupyter = bin.join("jupyter");
-    if !jupyter.exists() {
-        return Err(Error::new("find Jupyter").got(format!("{} is not there", jupyter.display())));
+    let _lock = lock(workspace)?;
+    preflight::compiler()?;
+    preflight::rust_src()?;
+    let requirements = requirements::Requirements::read(&workspace.environment_yml())?;
+    let installing = kernel::start_install(workspace)?;
+    if installing.is_some() {
+        preflight::disk(&workspace.root)?;
     }
+    let prefix = python::ensure(workspace, &requirements)?;
+    libtorch::ensure(workspace, &prefix)?;
+    kernel::finish_install(workspace, installing)?;
+    kernel::register(workspace, &prefix)?;
+
+    let bin = prefix.join("bin");
     let mut path = bin.clone().into_os_string();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    Ok(Environment {
+    let environment = Environment {
         root: workspace.root.clone(),
-        python: bin.join("python"),
-        jupyter,
+        python: python::python(&prefix),
+        jupyter: bin.join("jupyter"),
         libtorch: workspace.libtorch_link(),
-        variables: vec![("VIRTUAL_ENV", workspace.venv().into()), ("PATH", path)],
-    })
+        // The last: this environment's kernels before those in the user's home.
+        variables: vec![("PATH", path), ("JUPYTER_PREFER_ENV_PATH", "1".into())],
+    };
+    warm_up::ensure(workspace, &environment)?;
+    Ok(environment)
+}
+
+/// Lets one set-up at a time work in the clone.
+fn lock(workspace: &Workspace) -> Result<File> {
+    let path = workspace.kernel().join("setup.lock");
+    let open = || {
+        std::fs::create_dir_all(workspace.kernel())?;
+        let file = File::options().create(true).append(true).open(&path)?;
+        if file.try_lock().is_err() {
+            eprintln!("Waiting for another set-up of this clone to end ...");
+            file.lock()?;
+        }
+        Ok(file)
+    };
+    open().map_err(|source| Error::io("lock", &path, &source))
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

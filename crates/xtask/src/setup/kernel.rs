@@ -1,0 +1,171 @@
+//! The Rust kernel: evcxr_jupyter inside the clone, and the kernelspec by which Jupyter finds it.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use super::KERNEL_NAME;
+use super::diagnosis::advice;
+use crate::command::{self, Running};
+use crate::progress::Step;
+use crate::workspace::Workspace;
+use crate::{Error, Result};
+
+pub(super) const EVCXR_VERSION: &str = "0.22.0";
+
+/// Starts the kernel's installation, which takes minutes, unless it is there.
+pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
+    let kernel = workspace.kernel();
+    if is_installed(&kernel) {
+        return Ok(None);
+    }
+    eprintln!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION}, meanwhile");
+    let mut cargo = super::cargo();
+    cargo
+        .args([
+            "install",
+            "evcxr_jupyter",
+            "--locked",
+            "--version",
+            EVCXR_VERSION,
+            "--root",
+        ])
+        .arg(&kernel)
+        // Below the clone, so that an interrupted installation goes on where it stopped.
+        .env("CARGO_TARGET_DIR", kernel.join("install"));
+    command::start(&mut cargo).map(Some)
+}
+
+/// Waits for the installation.
+pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) -> Result<()> {
+    let Some(running) = running else { return Ok(()) };
+    let mut step = Step::start(&format!(
+        "Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION} (about 5 minutes)"
+    ));
+    let outcome = running.wait(&mut step)?;
+    if !outcome.status.success() {
+        return Err(Error::new(format!(
+            "install the Rust kernel with `cargo install evcxr_jupyter {EVCXR_VERSION}`"
+        ))
+        .got(outcome.last_lines())
+        .hint(advice(&outcome.output)));
+    }
+    let intermediate = workspace.kernel().join("install");
+    std::fs::remove_dir_all(&intermediate).map_err(|source| Error::io("remove", &intermediate, &source))?;
+    step.done();
+    Ok(())
+}
+
+/// Whether cargo's own record of what it installed has the version.
+fn is_installed(kernel: &Path) -> bool {
+    let record = std::fs::read_to_string(kernel.join(".crates.toml")).unwrap_or_default();
+    record.contains(&format!("\"evcxr_jupyter {EVCXR_VERSION} ")) && kernel.join("bin/evcxr_jupyter").exists()
+}
+
+/// Puts a copy of this program beside the kernel, which starts it (`kernel.rs`), and writes the kernelspec.
+pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> {
+    let launcher = workspace.kernel().join("bin/start-kernel");
+    let program = std::env::current_exe().map_err(|source| Error::new("find myself").got(source.to_string()))?;
+    write_if_changed(&launcher, &read(&program)?, true)?;
+
+    let jupyter = environment.join("share/jupyter");
+    let folder = jupyter.join("kernels").join(KERNEL_NAME);
+    if !folder.join("logo-64x64.png").exists() {
+        // evcxr's own installation, for its logos and its syntax check.
+        let evcxr = workspace.kernel().join("bin/evcxr_jupyter");
+        command::ask(Command::new(evcxr).arg("--install").env("JUPYTER_PATH", &jupyter))
+            .ok_or_else(|| Error::new(format!("install the kernelspec into {}", folder.display())))?;
+    }
+    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").ok();
+    let spec = kernelspec(&launcher, &workspace.libtorch_link(), toolchain.as_deref());
+    write_if_changed(&folder.join("kernel.json"), spec.as_bytes(), false)
+}
+
+/// The text of kernel.json. Its `env` is all that a kernel needs of its surroundings.
+fn kernelspec(launcher: &Path, libtorch: &Path, toolchain: Option<&str>) -> String {
+    let library_path = if cfg!(target_os = "macos") {
+        "DYLD_LIBRARY_PATH"
+    } else {
+        "LD_LIBRARY_PATH"
+    };
+    let mut env = json!({
+        "LIBTORCH": libtorch,
+        library_path: libtorch.join("lib"),
+        "RUST_BACKTRACE": "0",
+        // glibc gives memory back and asks for it again with every batch, which costs up to half of the time.
+        // 32 MiB is the largest that it takes for the one, 1 GiB serves for the other.
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    });
+    if let Some(toolchain) = toolchain {
+        // The one that compiled the warm folder, whatever is the default when a notebook is opened.
+        env["RUSTUP_TOOLCHAIN"] = toolchain.into();
+    }
+    let spec = json!({
+        "argv": [launcher, "kernel", "{connection_file}"],
+        "display_name": "Rust (earlystop)",
+        "language": "rust",
+        "interrupt_mode": "message",
+        "env": env,
+    });
+    format!("{spec:#}\n")
+}
+
+/// Writes `content` under a temporary name and renames it, since the file may be in use.
+fn write_if_changed(path: &Path, content: &[u8], executable: bool) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|current| current == content) {
+        return Ok(());
+    }
+    let mut temporary = OsString::from(path);
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let write = || {
+        std::fs::write(&temporary, content)?;
+        if executable {
+            std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o755))?;
+        }
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| Error::io("write", path, &source))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::io("read", path, &source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernelspec_carries_what_tch_needs() {
+        let spec = kernelspec(
+            Path::new("/c/.kernel/bin/start-kernel"),
+            Path::new("/c/.libtorch"),
+            Some("stable"),
+        );
+        let spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
+        assert_eq!(
+            spec["argv"],
+            json!(["/c/.kernel/bin/start-kernel", "kernel", "{connection_file}"])
+        );
+        assert_eq!(spec["env"]["LIBTORCH"], "/c/.libtorch");
+        assert_eq!(spec["env"]["RUSTUP_TOOLCHAIN"], "stable");
+    }
+
+    #[test]
+    fn an_installation_counts_only_in_the_version_that_is_wanted() {
+        let kernel = tempfile::tempdir().unwrap();
+        assert!(!is_installed(kernel.path()));
+        std::fs::create_dir(kernel.path().join("bin")).unwrap();
+        std::fs::write(kernel.path().join("bin/evcxr_jupyter"), "").unwrap();
+        for (version, installed) in [("0.21.1", false), (EVCXR_VERSION, true)] {
+            let record = format!("[v1]\n\"evcxr_jupyter {version} (registry)\" = [\"evcxr_jupyter\"]\n");
+            std::fs::write(kernel.path().join(".crates.toml"), record).unwrap();
+            assert_eq!(is_installed(kernel.path()), installed);
+        }
+    }
+}

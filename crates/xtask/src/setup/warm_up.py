@@ -1,0 +1,30 @@
+"""Runs cells in a kernel: python -c ... KERNEL CELL...; fails on any error, and on anything said on stderr."""
+
+import sys
+
+from jupyter_client.manager import start_new_kernel
+
+kernel_name, *cells = sys.argv[1:]
+complaints = []
+
+
+def show(message):
+    content = message["content"]
+    if message["msg_type"] == "stream":
+        print(content["text"], end="", flush=True)
+        # A `?` error and a panic are told there only: the kernel's reply to both is "ok".
+        if content["name"] == "stderr":
+            complaints.append(content["text"])
+    elif message["msg_type"] == "error":
+        complaints.append("\n".join(content["traceback"]))
+
+
+manager, client = start_new_kernel(startup_timeout=300, kernel_name=kernel_name)
+try:
+    for cell in cells:
+        reply = client.execute_interactive(cell, output_hook=show)
+        if complaints or reply["content"]["status"] != "ok":
+            sys.exit("in the cell\n%s\n%s" % (cell, "".join(complaints)))
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel()
