@@ -3,7 +3,9 @@
 //! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
 //! because a notebook's `?` prints the outer message alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::mnist::idx::IdxError;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +25,37 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A file is not the IDX file that was expected.
+    #[error("{}: {source}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IdxError,
+    },
+
+    /// Images and labels do not fit together, or an index lies outside of them.
+    #[error("{name}: expected {expected}, found {found}")]
+    Examples {
+        /// The file, or what the examples were asked for.
+        name: String,
+        /// What would have been right.
+        expected: String,
+        /// What is there instead.
+        found: String,
+    },
+
+    /// No source delivered the files that are absent.
+    #[error("{}", not_fetched(dir, files, tried))]
+    Download {
+        /// The folder that they belong in.
+        dir: PathBuf,
+        /// The names of the files that are absent.
+        files: Vec<String>,
+        /// Everything that was tried, with the reason why it failed.
+        tried: Vec<String>,
+    },
+
     /// libtorch refused an operation.
     #[error("{context}: libtorch: {source}")]
     Torch {
@@ -31,4 +64,14 @@ pub enum Error {
         /// What libtorch said.
         source: tch::TchError,
     },
+}
+
+fn not_fetched(dir: &Path, files: &[String], tried: &[String]) -> String {
+    format!(
+        "{}: cannot fetch {}; tried:\n  {}\nput these files there by hand, with or without .gz, \
+         or set EARLYSTOP_MNIST_MIRROR to the address of a folder that has them",
+        dir.display(),
+        files.join(", "),
+        tried.join("\n  "),
+    )
 }

