@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::mnist::idx::IdxError;
 
+use crate::checkpoint::{CheckpointPart, Mismatch};
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -54,6 +56,33 @@ pub enum Error {
         files: Vec<String>,
         /// Everything that was tried, with the reason why it failed.
         tried: Vec<String>,
+    /// A file is no whole, sound checkpoint.
+    #[error("{}: {part}: {problem}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file that is wrong.
+        part: CheckpointPart,
+        /// What is wrong: expected and found.
+        problem: String,
+    },
+
+    /// A sound checkpoint that belongs to other variables than those to restore. Nothing was changed.
+    #[error("{}: does not fit, so nothing was restored:{}", path.display(), lines(mismatches))]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// All that does not fit.
+        mismatches: Vec<Mismatch>,
+    },
+
+    /// A tensor or a metadata key that no checkpoint can hold.
+    #[error("cannot save or restore {name:?}: {problem}")]
+    State {
+        /// The tensor's name or the metadata's key.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
     },
 
     /// libtorch refused an operation.
@@ -74,4 +103,7 @@ fn not_fetched(dir: &Path, files: &[String], tried: &[String]) -> String {
         files.join(", "),
         tried.join("\n  "),
     )
+/// One line for each, below the first.
+fn lines<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
 }

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod early_stopping;
+pub mod checkpoint;
 mod error;
 pub mod mnist;
 
