@@ -1,24 +1,128 @@
-//! `cargo xtask notebook`: executes the notebooks from fresh kernels.
+//! `cargo xtask notebook`: executes the notebooks from fresh kernels, and holds them to what they promise.
 
+mod confusion_matrix;
+mod conventions;
+mod execute;
+mod failures;
+mod figures;
+mod ipynb;
+mod printed;
+mod problem;
+mod promises;
+#[cfg(test)]
+mod samples;
+mod save_restore;
+mod style;
+mod tidy;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lexopt::ValueExt as _;
+
+use self::ipynb::Notebook;
 use crate::workspace::Workspace;
-use crate::{Result, command, setup};
+use crate::{Error, Result, setup};
+
+const HELP: &str = "\
+Executes notebooks from fresh kernels and checks what they show.
+
+    cargo xtask notebook [--write | --check] [NAME...]
+
+NAME is the name of a notebook in notebooks/, or a path; without one it is all notebooks there.
+The executed notebooks are left in target/notebooks/, as .ipynb and as .html.
+
+    --write     write the outputs back into the notebooks themselves
+    --check     execute nothing: check the notebooks as they are";
+
+/// What is done with each notebook.
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    Execute,
+    Write,
+    Check,
+}
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
-    if let Some(arg) = args.next()? {
-        return Err(arg.unexpected().into());
-    }
     let workspace = Workspace::locate();
+    let mut task = Task::Execute;
+    let mut notebooks = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            lexopt::Arg::Long("write") => task = Task::Write,
+            lexopt::Arg::Long("check") => task = Task::Check,
+            lexopt::Arg::Value(name) => notebooks.push(find(&workspace, &name.string()?)?),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            _ => return Err(arg.unexpected().into()),
+        }
+    }
+    if notebooks.is_empty() {
+        notebooks = all(&workspace)?;
+    }
+    if task == Task::Check {
+        return notebooks.iter().try_for_each(|notebook| check(notebook));
+    }
     let environment = setup::ensure(&workspace)?;
-    command::run(
-        "execute the notebooks",
-        environment
-            .command(&environment.jupyter)
-            .args([
-                "nbconvert",
-                "--execute",
-                "--to=notebook",
-                "--output-dir=target/notebooks",
-            ])
-            .arg(workspace.notebooks().join("04_save_restore.ipynb")),
-    )
+    let folder = workspace.root.join("target/notebooks");
+    for notebook in &notebooks {
+        eprintln!("Executing {} ...", notebook.display());
+        let executed = execute::execute(&environment, notebook, &folder)?;
+        check(&executed)?;
+        if task == Task::Write {
+            write_back(&executed, notebook)?;
+        }
+        println!("{}", executed.with_extension("html").display());
+    }
+    Ok(())
+}
+
+/// Checks the notebooks as they are committed, without executing them.
+pub(crate) fn check_committed(workspace: &Workspace) -> Result<()> {
+    all(workspace)?.iter().try_for_each(|notebook| check(notebook))
+}
+
+/// Holds a notebook with its outputs to the conventions and to its promises.
+fn check(path: &Path) -> Result<()> {
+    let notebook = Notebook::read(path)?;
+    let mut problems = conventions::check(&notebook);
+    problems.extend(style::check(&notebook));
+    problems.extend(printed::check(&notebook));
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(promises) = promises::of(name) {
+        problems.extend(promises.check(&notebook));
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("accept {}", path.display())).got(problem::list(&problems)))
+}
+
+fn write_back(executed: &Path, notebook: &Path) -> Result<()> {
+    let json = fs::read_to_string(executed).map_err(|source| Error::io("read", executed, &source))?;
+    let tidy = tidy::tidy(&json)
+        .map_err(|source| Error::new(format!("tidy {}", executed.display())).got(source.to_string()))?;
+    fs::write(notebook, tidy).map_err(|source| Error::io("write", notebook, &source))
+}
+
+/// The notebook of a name, with or without `.ipynb`, in `notebooks/`; or the file at a path.
+fn find(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let in_folder = workspace.notebooks().join(name);
+    let candidates = [in_folder.with_extension("ipynb"), PathBuf::from(name)];
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.and_then(|path| path.canonicalize().ok()).ok_or_else(|| {
+        let folder = workspace.notebooks();
+        Error::new(format!("find the notebook {name}")).got(format!("it is neither in {} nor a path", folder.display()))
+    })
+}
+
+fn all(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let folder = workspace.notebooks();
+    let entries = fs::read_dir(&folder).map_err(|source| Error::io("read", &folder, &source))?;
+    let mut notebooks: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    notebooks.retain(|path| path.extension().is_some_and(|extension| extension == "ipynb"));
+    notebooks.sort();
+    Ok(notebooks)
 }

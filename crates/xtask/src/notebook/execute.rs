@@ -1,0 +1,106 @@
+//! Executes a notebook by `jupyter nbconvert --execute`, from a kernel of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::failures;
+use super::ipynb::Notebook;
+use super::problem::list;
+use crate::setup::Environment;
+use crate::{Error, Result};
+
+/// How many of nbconvert's last words are shown when no cell failed.
+const LAST_LINES: usize = 15;
+
+/// Executes the notebook and writes `<name>.ipynb` and `<name>.html` into `folder`; gives the former's path.
+///
+/// # Errors
+/// Names the cells that failed, with the compiler's or the panic's message. What was executed up to there
+/// is in the two files as well.
+pub(super) fn execute(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
+    let executed = folder.join(notebook.file_name().expect("a notebook has a file name"));
+    let tried = format!("execute {}", notebook.display());
+    fs::create_dir_all(folder).map_err(|source| Error::io("make", folder, &source))?;
+    // So that a file found afterwards is one of this run.
+    let _ = fs::remove_file(&executed);
+    let ended = nbconvert(environment, &["--execute", "--to=notebook"], notebook, &executed)?;
+    if !executed.exists() {
+        return Err(Error::new(tried).got(ended.last_words));
+    }
+    let failures = list(&failures::find(&Notebook::read(&executed)?));
+    let html = nbconvert(environment, &["--to=html"], &executed, &executed.with_extension("html"))?;
+    if !failures.is_empty() {
+        let hint = format!(
+            "The notebook as far as it came: {}",
+            executed.with_extension("html").display()
+        );
+        return Err(Error::new(tried).got(failures).hint(hint));
+    }
+    for (tried, ended) in [(tried, ended), ("write the notebook as HTML".to_owned(), html)] {
+        if !ended.success {
+            return Err(Error::new(tried).got(ended.last_words));
+        }
+    }
+    Ok(executed)
+}
+
+struct Ended {
+    success: bool,
+    last_words: String,
+}
+
+/// Runs nbconvert, relays the announcements of cells and keeps all else that it says.
+fn nbconvert(environment: &Environment, flags: &[&str], from: &Path, to: &Path) -> Result<Ended> {
+    let cannot = |source: std::io::Error| Error::new("run jupyter nbconvert").got(source.to_string());
+    let mut child = environment
+        .command(&environment.jupyter)
+        .arg("nbconvert")
+        .args(flags)
+        .arg("--config")
+        .arg(environment.root.join("notebooks/stop_on_failure.py"))
+        .arg("--output")
+        .arg(to)
+        .arg(from)
+        .env("KEEP_FAILED_NOTEBOOK", to)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(cannot)?;
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().expect("stderr is piped")).lines() {
+        let line = line.map_err(cannot)?;
+        if is_announcement(&line) {
+            eprintln!("{line}");
+        } else {
+            said.push(line);
+        }
+    }
+    let success = child.wait().map_err(cannot)?.success();
+    Ok(Ended {
+        success,
+        last_words: said[said.len().saturating_sub(LAST_LINES)..].join("\n"),
+    })
+}
+
+/// `  3.4 s  cell 12/53  let mut network = …`, as `notebooks/stop_on_failure.py` prints it.
+fn is_announcement(line: &str) -> bool {
+    line.trim_start()
+        .split_once(" s  cell ")
+        .is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_of_cells_are_told_from_all_else() {
+        assert!(is_announcement("  12.3 s  cell 4/53  let x = 1;"));
+        assert!(!is_announcement(
+            "[NbConvertApp] Converting notebook x.ipynb to notebook"
+        ));
+        assert!(!is_announcement("it took 3 s  cell by cell"));
+    }
+}

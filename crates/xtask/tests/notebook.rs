@@ -1,0 +1,83 @@
+//! Notebooks that fail in each of the three ways, executed with the real kernel: slow, so only with
+//! `EARLYSTOP_LONG_TESTS=1` (`cargo xtask test --long`, and in CI).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The notebooks of `tests/notebooks`, or `None` where slow tests are not wanted.
+fn notebooks() -> Option<PathBuf> {
+    let wanted = std::env::var_os("EARLYSTOP_LONG_TESTS").is_some();
+    wanted.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notebooks"))
+}
+
+fn xtask_notebook(notebook: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .arg("notebook")
+        .arg(notebook)
+        .output()
+        .unwrap()
+}
+
+/// Executes `<name>.ipynb`, which must fail in its second code cell, and gives what was told.
+#[track_caller]
+fn failure_of(name: &str, folder: &Path) -> String {
+    let output = xtask_notebook(&folder.join(name).with_extension("ipynb"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains(&format!("{name}.ipynb")), "{told}");
+    assert!(told.contains("\n    cell 3 (`"), "{told}");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/notebooks");
+    let executed = std::fs::read_to_string(target.join(name).with_extension("ipynb")).unwrap();
+    assert!(
+        executed.contains("55000 images"),
+        "the outputs before the failure are kept: {executed}"
+    );
+    assert!(
+        !executed.contains("\"the end\\n\""),
+        "nothing is executed after the failure: {executed}"
+    );
+    assert!(target.join(name).with_extension("html").exists());
+    told
+}
+
+#[test]
+fn a_clean_notebook_passes() {
+    let Some(folder) = notebooks() else { return };
+    let output = xtask_notebook(&folder.join("clean.ipynb"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("cell 4/4  println!(\"the end\");"),
+        "progress is shown: {told}"
+    );
+}
+
+#[test]
+fn a_compile_error_is_told_in_the_compilers_words() {
+    let Some(folder) = notebooks() else { return };
+    let told = failure_of("compile_error", &folder);
+    assert!(told.contains("cannot add `&str` to `"), "{told}");
+    assert!(
+        !told.contains("Traceback") && !told.contains('\x1b'),
+        "only what the compiler said: {told}"
+    );
+}
+
+#[test]
+fn a_panic_is_told_without_its_backtrace() {
+    let Some(folder) = notebooks() else { return };
+    let told = failure_of("panic", &folder);
+    assert!(told.contains("panicked at"), "{told}");
+    assert!(
+        told.contains("index out of bounds: the len is 1 but the index is 1"),
+        "{told}"
+    );
+    assert!(!told.contains("stack backtrace"), "{told}");
+}
+
+#[test]
+fn an_error_passed_on_by_a_question_mark_is_told() {
+    let Some(folder) = notebooks() else { return };
+    let told = failure_of("question_mark", &folder);
+    assert!(told.contains("No such file or directory"), "{told}");
+}
