@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::mnist::idx::IdxError;
-
 use crate::checkpoint::{CheckpointPart, Mismatch};
+use crate::mnist::idx::IdxError;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -56,6 +55,8 @@ pub enum Error {
         files: Vec<String>,
         /// Everything that was tried, with the reason why it failed.
         tried: Vec<String>,
+    },
+
     /// A file is no whole, sound checkpoint.
     #[error("{}: {part}: {problem}", path.display())]
     Checkpoint {
@@ -85,6 +86,39 @@ pub enum Error {
         problem: String,
     },
 
+    /// A layer does not fit into its network.
+    #[error("{layer}: expected {expected}, found {found}")]
+    Layer {
+        /// The layer's name, or its kind and place.
+        layer: String,
+        /// What the layer needs.
+        expected: String,
+        /// What it was given.
+        found: String,
+    },
+
+    /// An argument has a shape or a value that cannot be used.
+    #[error("{what}: expected {expected}, found {found}")]
+    Argument {
+        /// The argument.
+        what: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+
+    /// A name is not among the known ones.
+    #[error("no {what} {name:?}: known are {}", known.join(", "))]
+    UnknownName {
+        /// What the name should have named: "layer", "variable".
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+
     /// libtorch refused an operation.
     #[error("{context}: libtorch: {source}")]
     Torch {
@@ -103,7 +137,29 @@ fn not_fetched(dir: &Path, files: &[String], tried: &[String]) -> String {
         files.join(", "),
         tried.join("\n  "),
     )
+}
+
 /// One line for each, below the first.
 fn lines<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(|item| format!("\n  {item}")).collect()
+}
+
+impl Error {
+    /// Refuses an argument.
+    pub(crate) fn argument(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+}
+
+/// For the caller's own operations on tensors.
+impl From<tch::TchError> for Error {
+    fn from(source: tch::TchError) -> Self {
+        torch("a tensor operation")(source)
+    }
+}
+
+/// Turns libtorch's error into ours, with what was being done.
+pub(crate) fn torch(context: impl Into<String>) -> impl FnOnce(tch::TchError) -> Error {
+    let context = context.into();
+    |source| Error::Torch { context, source }
 }

@@ -1,9 +1,18 @@
 //! Saving, restoring and early stopping of neural networks on libtorch.
 #![deny(missing_docs)]
 
-pub mod early_stopping;
 pub mod checkpoint;
+pub mod early_stopping;
 mod error;
 pub mod mnist;
+pub mod network;
+pub mod optimizer;
+mod random;
 
+pub use checkpoint::{Metadata, Saver};
+pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
+pub use mnist::{Examples, Mnist};
+pub use network::Network;
+pub use optimizer::{Adam, Batches};
+pub use {ndarray, tch};

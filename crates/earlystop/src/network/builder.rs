@@ -1,0 +1,91 @@
+//! The builder: one method per kind of layer.
+
+use tch::Device;
+
+use super::layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool};
+use super::plan::plan;
+use super::variables::Variables;
+use super::{Description, Network};
+use crate::error::Result;
+
+/// Collects the layers of a [`Network`], from the image to the classifier.
+///
+/// Nothing is checked before [`NetworkBuilder::build`], whose error names the layer that does not fit.
+#[derive(Debug, Clone)]
+#[must_use = "a builder builds nothing before `build`"]
+pub struct NetworkBuilder {
+    description: Description,
+    seed: u64,
+}
+
+impl NetworkBuilder {
+    pub(super) fn new(input: [usize; 3]) -> Self {
+        let description = Description { input, default_activation: Activation::Relu, layers: Vec::new() };
+        Self { description, seed: 0 }
+    }
+
+    /// Adds a convolution of `kernel` x `kernel` pixels into `channels` channels, with stride 1 and "same" padding.
+    pub fn conv2d(self, kernel: usize, channels: usize, name: &str) -> Self {
+        self.layer(Conv2d::new(kernel, channels, name))
+    }
+
+    /// Adds a max-pooling over windows of `kernel` x `kernel` pixels, `stride` pixels apart.
+    pub fn max_pool(self, kernel: usize, stride: usize) -> Self {
+        self.layer(MaxPool::new(kernel, stride))
+    }
+
+    /// Adds the step from an image to a row of numbers, in the order channel, row, column.
+    pub fn flatten(self) -> Self {
+        self.layer(Layer::Flatten)
+    }
+
+    /// Adds a fully-connected layer with `size` outputs.
+    pub fn fully_connected(self, size: usize, name: &str) -> Self {
+        self.layer(FullyConnected::new(size, name))
+    }
+
+    /// Adds dropout: in training each value is set to zero with probability `rate`.
+    pub fn dropout(self, rate: f64) -> Self {
+        self.layer(Dropout::new(rate))
+    }
+
+    /// Adds the last layer: one output per class, of which a softmax makes probabilities.
+    pub fn softmax_classifier(self, num_classes: usize) -> Self {
+        self.layer(Layer::SoftmaxClassifier { num_classes })
+    }
+
+    /// Adds a layer with settings of its own, such as
+    /// `Conv2d::new(3, 32, "layer_conv3").stride(2).padding(Padding::Valid)`.
+    pub fn layer(mut self, layer: impl Into<Layer>) -> Self {
+        self.description.layers.push(layer.into());
+        self
+    }
+
+    /// Sets the activation of all layers that name none; [`Activation::Relu`] unless set.
+    ///
+    /// Stands in for `pt.defaults_scope(activation_fn=…)`.
+    pub fn default_activation(mut self, activation: Activation) -> Self {
+        self.description.default_activation = activation;
+        self
+    }
+
+    /// Sets the seed of the initial values and of dropout's masks; 0 unless set.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Makes the network, with its variables initialized: He-normal weights where ReLU follows, Xavier-uniform ones
+    /// elsewhere, biases of zero.
+    ///
+    /// # Errors
+    ///
+    /// When a layer does not fit what comes before it; the message names the layer, what it expects and what it found.
+    pub fn build(self, device: Device) -> Result<Network> {
+        let Self { description, seed } = self;
+        let mut plan = plan(description.input, &description.layers, description.default_activation)?;
+        let mut variables = Variables::new(std::mem::take(&mut plan.variables), device)?;
+        variables.initialize(seed, 0)?;
+        Ok(Network { description, plan, variables, device, seed, draws: 0 })
+    }
+}

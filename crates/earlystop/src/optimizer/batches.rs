@@ -1,0 +1,123 @@
+//! The order of the training examples, as a pure function of (seed, iteration).
+
+use rand::seq::SliceRandom;
+
+use crate::error::{Error, Result};
+use crate::random::{Purpose, stream};
+
+/// Draws the batches of examples: without replacement within an epoch, each epoch in an order of its own.
+///
+/// Where the batch size does not divide the number of examples, the remainder of an epoch and the start of the next one share
+/// a batch. Which examples iteration `i` sees depends on the seed and `i` alone, so nothing needs saving for a later run to go
+/// on with the very same batches. Stands in for `data.train.next_batch(batch_size)`.
+///
+/// ```
+/// use earlystop::Batches;
+///
+/// let mut batches = Batches::new(10, 4, 7)?; // 10 examples, 4 in a batch, seed 7
+/// let first_epoch = [1, 2, 3].map(|iteration| batches.indices(iteration)).concat();
+/// let mut examples = first_epoch[..10].to_vec();
+/// examples.sort();
+/// assert_eq!(examples, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Batches {
+    num_examples: usize,
+    batch_size: usize,
+    seed: u64,
+    /// The epoch drawn last and its order: what is remembered changes the cost of a call, never its result.
+    epoch: Option<(u64, Vec<usize>)>,
+}
+
+impl Batches {
+    /// Prepares batches of `batch_size` out of `num_examples` examples.
+    ///
+    /// # Errors
+    ///
+    /// When there is no example, or the batch size is not 1 to `num_examples`.
+    pub fn new(num_examples: usize, batch_size: usize, seed: u64) -> Result<Self> {
+        if !(1..=num_examples).contains(&batch_size) {
+            let expected = format!("1 to the number of training examples, {num_examples}");
+            return Err(Error::argument("batch size", expected, batch_size));
+        }
+        Ok(Self { num_examples, batch_size, seed, epoch: None })
+    }
+
+    /// Returns the number of examples in a batch.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Returns the seed of the order.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns the indices of the examples of an iteration's batch; the first iteration is 1, as the tutorial counts.
+    pub fn indices(&mut self, iteration: u64) -> Vec<usize> {
+        let size = self.num_examples as u128;
+        let begin = u128::from(iteration.saturating_sub(1)) * self.batch_size as u128;
+        let place = |position: u128| ((position / size) as u64, (position % size) as usize);
+        (begin..begin + self.batch_size as u128).map(place).map(|(epoch, index)| self.order(epoch)[index]).collect()
+    }
+
+    fn order(&mut self, epoch: u64) -> &[usize] {
+        if self.epoch.as_ref().is_none_or(|(drawn, _)| *drawn != epoch) {
+            let mut order = (0..self.num_examples).collect::<Vec<_>>();
+            order.shuffle(&mut stream(self.seed, Purpose::Shuffling, epoch));
+            self.epoch = Some((epoch, order));
+        }
+        self.epoch.as_ref().map_or(&[], |(_, order)| order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_iteration_gives_the_same_batch_whatever_was_asked_before() {
+        let mut straight = Batches::new(55_000, 64, 1).unwrap();
+        let all = (1..=900).map(|iteration| straight.indices(iteration)).collect::<Vec<_>>();
+        let mut anew = Batches::new(55_000, 64, 1).unwrap();
+        for iteration in [900, 860, 859, 1] {
+            assert_eq!(anew.indices(iteration), all[iteration as usize - 1]);
+        }
+    }
+
+    #[test]
+    fn seeds_and_epochs_have_orders_of_their_own() {
+        let epoch = |seed, iteration| Batches::new(50, 50, seed).unwrap().indices(iteration);
+        assert_ne!(epoch(1, 1), epoch(2, 1));
+        assert_ne!(epoch(1, 1), epoch(1, 2));
+    }
+
+    #[test]
+    fn the_order_is_the_one_of_older_releases() {
+        assert_eq!(Batches::new(10, 10, 42).unwrap().indices(1), [5, 7, 8, 6, 1, 3, 2, 9, 4, 0]);
+    }
+
+    #[test]
+    fn impossible_batch_sizes_are_refused() {
+        let message = Batches::new(10, 11, 0).unwrap_err().to_string();
+        assert_eq!(message, "batch size: expected 1 to the number of training examples, 10, found 11");
+        assert!(Batches::new(10, 0, 0).is_err());
+        assert!(Batches::new(0, 1, 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_epoch_sees_every_example_once(num_examples in 1_usize..40, batch in 1_usize..40, seed: u64) {
+            let batch = batch.min(num_examples);
+            let mut batches = Batches::new(num_examples, batch, seed).unwrap();
+            let seen = (1..=num_examples as u64).flat_map(|iteration| batches.indices(iteration)).collect::<Vec<_>>();
+            for epoch in seen.chunks_exact(num_examples) {
+                let mut epoch = epoch.to_vec();
+                epoch.sort();
+                prop_assert_eq!(epoch, (0..num_examples).collect::<Vec<_>>());
+            }
+        }
+    }
+}
