@@ -22,20 +22,13 @@ fn numbers(size: &[i64]) -> Tensor {
 }
 
 fn network() -> State {
-    vec![
-        NamedTensor::new("conv.weight", numbers(&[2, 3, 4, 4])),
-        NamedTensor::new("conv.bias", numbers(&[2])),
-    ]
+    vec![NamedTensor::new("conv.weight", numbers(&[2, 3, 4, 4])), NamedTensor::new("conv.bias", numbers(&[2]))]
 }
 
 fn zeroed(state: &State) -> State {
     state
         .iter()
-        .map(|t| NamedTensor {
-            name: t.name.clone(),
-            shape: t.shape.clone(),
-            tensor: t.tensor.zeros_like(),
-        })
+        .map(|t| NamedTensor { name: t.name.clone(), shape: t.shape.clone(), tensor: t.tensor.zeros_like() })
         .collect()
 }
 
@@ -46,10 +39,8 @@ fn assert_same(a: &State, b: &State) {
 }
 
 fn names_in(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -58,19 +49,11 @@ fn names_in(dir: &Path) -> Vec<String> {
 fn every_kind_comes_back_with_the_same_bits() {
     let (_dir, path) = scratch();
     let kinds = [Kind::Bool, Kind::Uint8, Kind::Int8, Kind::Int16, Kind::Int, Kind::Int64];
-    let kinds = kinds
-        .into_iter()
-        .chain([Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double]);
+    let kinds = kinds.into_iter().chain([Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double]);
     let mut state: State = kinds
         .map(|kind| NamedTensor::new(format!("{kind:?}"), Tensor::from_slice(&[0i64, 1, 1]).to_kind(kind)))
         .collect();
-    let odd = [
-        f32::NAN,
-        -0.0,
-        f32::INFINITY,
-        f32::MIN_POSITIVE / 2.0,
-        f32::from_bits(0x7fc0_1234),
-    ];
+    let odd = [f32::NAN, -0.0, f32::INFINITY, f32::MIN_POSITIVE / 2.0, f32::from_bits(0x7fc0_1234)];
     state.push(NamedTensor::new("odd", Tensor::from_slice(&odd)));
     state.push(NamedTensor::new("scalar", Tensor::from(2.5f64)));
     state.push(NamedTensor::new("empty", Tensor::zeros([0, 3], F32)));
@@ -93,10 +76,7 @@ fn every_kind_comes_back_with_the_same_bits() {
 #[test]
 fn the_same_state_always_gives_the_same_file() {
     let (dir, path) = scratch();
-    let metadata = Metadata::from([
-        ("history".to_owned(), "[1,2]".to_owned()),
-        ("a".to_owned(), String::new()),
-    ]);
+    let metadata = Metadata::from([("history".to_owned(), "[1,2]".to_owned()), ("a".to_owned(), String::new())]);
     let other = dir.path().join("other.safetensors");
     Saver::new().save(&path, &[&network()], &metadata).unwrap();
     let reversed: State = network().into_iter().rev().collect();
@@ -114,10 +94,7 @@ fn the_layout_in_memory_is_no_part_of_the_file() {
     let channels_last = |t: &Tensor| t.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
     let strided = vec![
         NamedTensor::new("conv.weight", channels_last(&plain[0].tensor)),
-        NamedTensor::new(
-            "conv.bias",
-            Tensor::stack(&[&plain[1].tensor, &plain[1].tensor], 1).select(1, 0),
-        ),
+        NamedTensor::new("conv.bias", Tensor::stack(&[&plain[1].tensor, &plain[1].tensor], 1).select(1, 0)),
     ];
     assert!(!strided[0].tensor.is_contiguous() && !strided[1].tensor.is_contiguous());
     let other = dir.path().join("strided.safetensors");
@@ -135,20 +112,10 @@ fn the_layout_in_memory_is_no_part_of_the_file() {
 fn a_logical_shape_may_differ_from_the_live_dimensions() {
     let (_dir, path) = scratch();
     // A dense layer's weights [out, in], held as a convolution's, channels last.
-    let live = numbers(&[5, 3, 2, 2])
-        .permute([0, 2, 3, 1])
-        .contiguous()
-        .permute([0, 3, 1, 2]);
-    let dense = vec![NamedTensor {
-        name: "fc.weight".to_owned(),
-        shape: vec![5, 12],
-        tensor: live,
-    }];
+    let live = numbers(&[5, 3, 2, 2]).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    let dense = vec![NamedTensor { name: "fc.weight".to_owned(), shape: vec![5, 12], tensor: live }];
     Saver::new().save(&path, &[&dense], &Metadata::new()).unwrap();
-    assert_eq!(
-        Checkpoint::read(&path).unwrap().tensor("fc.weight").unwrap(),
-        numbers(&[5, 12])
-    );
+    assert_eq!(Checkpoint::read(&path).unwrap().tensor("fc.weight").unwrap(), numbers(&[5, 12]));
 
     let _ = dense[0].tensor.shallow_clone().zero_();
     Saver::new().restore(&path, &[&dense]).unwrap();
@@ -200,32 +167,20 @@ fn a_shape_that_could_be_broadcast_is_refused() {
     let one = vec![NamedTensor::new("w", numbers(&[1]))];
     Saver::new().save(&path, &[&one], &Metadata::new()).unwrap();
     let ten = vec![NamedTensor::new("w", numbers(&[10]))];
-    assert!(matches!(
-        Saver::new().restore(&path, &[&ten]),
-        Err(Error::Mismatch { .. })
-    ));
+    assert!(matches!(Saver::new().restore(&path, &[&ten]), Err(Error::Mismatch { .. })));
     assert_eq!(ten[0].tensor, numbers(&[10]));
 }
 
 #[test]
 fn if_libtorch_refuses_a_copy_the_others_get_their_old_values_back() {
     let (_dir, path) = scratch();
-    let saved = vec![
-        NamedTensor::new("a", numbers(&[4])),
-        NamedTensor::new("b", numbers(&[4])),
-    ];
+    let saved = vec![NamedTensor::new("a", numbers(&[4])), NamedTensor::new("b", numbers(&[4]))];
     Saver::new().save(&path, &[&saved], &Metadata::new()).unwrap();
     // Four elements at one address: libtorch reads them, but does not write them.
     let overlapping = Tensor::ones([1], F32).expand([4], false);
-    let live = vec![
-        NamedTensor::new("a", Tensor::ones([4], F32)),
-        NamedTensor::new("b", overlapping),
-    ];
+    let live = vec![NamedTensor::new("a", Tensor::ones([4], F32)), NamedTensor::new("b", overlapping)];
     let error = Saver::new().restore(&path, &[&live]).unwrap_err();
-    assert!(
-        matches!(error, Error::Torch { .. }) && error.to_string().contains("\"b\""),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Torch { .. }) && error.to_string().contains("\"b\""), "{error}");
     assert_eq!(live[0].tensor, Tensor::ones([4], F32));
 }
 
@@ -240,24 +195,13 @@ fn a_network_is_used_without_its_optimizer() {
     Saver::new().ignore_extra().restore(&path, &[&live]).unwrap();
     assert_same(&live, &saved);
     let with_more = vec![NamedTensor::new("new", numbers(&[1]))];
-    assert!(
-        Saver::new()
-            .ignore_extra()
-            .restore(&path, &[&live, &with_more])
-            .is_err()
-    );
+    assert!(Saver::new().ignore_extra().restore(&path, &[&live, &with_more]).is_err());
 }
 
 #[test]
 fn a_partial_restore_says_what_it_left_out() {
     let (_dir, path) = scratch();
-    Saver::new()
-        .save(
-            &path,
-            &[&network()],
-            &Metadata::from([("k".to_owned(), "v".to_owned())]),
-        )
-        .unwrap();
+    Saver::new().save(&path, &[&network()], &Metadata::from([("k".to_owned(), "v".to_owned())])).unwrap();
     let changed = vec![
         NamedTensor::new("conv.weight", Tensor::zeros([2, 3, 4, 4], F32)),
         NamedTensor::new("conv.bias", Tensor::zeros([5], F32)),
@@ -283,75 +227,38 @@ fn what_cannot_be_saved_is_named() {
     let (dir, path) = scratch();
     let save =
         |state: State, metadata: Metadata| Saver::new().save(&path, &[&state], &metadata).unwrap_err().to_string();
-    let twice = || {
-        vec![
-            NamedTensor::new("w", numbers(&[1])),
-            NamedTensor::new("w", numbers(&[1])),
-        ]
-    };
-    assert_eq!(
-        save(twice(), Metadata::new()),
-        "cannot save or restore \"w\": two tensors share this name"
-    );
+    let twice = || vec![NamedTensor::new("w", numbers(&[1])), NamedTensor::new("w", numbers(&[1]))];
+    assert_eq!(save(twice(), Metadata::new()), "cannot save or restore \"w\": two tensors share this name");
     let complex = Tensor::zeros([1], (Kind::ComplexFloat, Device::Cpu));
     let complex = vec![NamedTensor::new("c", complex)];
     assert!(save(complex, Metadata::new()).contains("\"c\": the kind ComplexFloat cannot be stored"));
     let undefined = vec![NamedTensor::new("u", Tensor::new())];
     assert!(save(undefined, Metadata::new()).contains("\"u\": the tensor is undefined"));
-    let misfit = |shape: &[i64]| {
-        vec![NamedTensor {
-            name: "s".to_owned(),
-            shape: shape.to_vec(),
-            tensor: numbers(&[6]),
-        }]
-    };
+    let misfit =
+        |shape: &[i64]| vec![NamedTensor { name: "s".to_owned(), shape: shape.to_vec(), tensor: numbers(&[6]) }];
     for shape in [&[7][..], &[-2, -3], &[i64::MAX, i64::MAX], &[]] {
-        assert!(
-            save(misfit(shape), Metadata::new()).contains("\"s\": its logical shape"),
-            "{shape:?}"
-        );
+        assert!(save(misfit(shape), Metadata::new()).contains("\"s\": its logical shape"), "{shape:?}");
     }
     let reserved = Metadata::from([("checkpoint.sha256".to_owned(), String::new())]);
     assert!(save(network(), reserved).contains("\"checkpoint.sha256\": metadata keys that start with"));
     assert!(save(vec![NamedTensor::new("__metadata__", numbers(&[1]))], Metadata::new()).contains("safetensors"));
     assert_eq!(names_in(dir.path()), [""; 0]);
-    assert!(matches!(
-        Saver::new().restore(&path, &[&twice()]),
-        Err(Error::State { .. })
-    ));
+    assert!(matches!(Saver::new().restore(&path, &[&twice()]), Err(Error::State { .. })));
 }
 
 #[test]
 fn a_path_that_is_none_is_named_with_the_step_that_failed() {
     let (dir, path) = scratch();
     let lost = dir.path().join("no_such_folder/a.safetensors");
-    let error = Saver::new()
-        .save(&lost, &[&network()], &Metadata::new())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with(&format!(
-            "{}: cannot create a temporary file beside it: ",
-            lost.display()
-        )),
-        "{error}"
-    );
+    let error = Saver::new().save(&lost, &[&network()], &Metadata::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot create a temporary file beside it: ", lost.display())), "{error}");
     let error = Saver::new().restore(&path, &[&network()]).unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("{}: cannot open: ", path.display())),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("{}: cannot open: ", path.display())), "{error}");
     let error = Saver::new().restore(dir.path(), &[&network()]).unwrap_err().to_string();
     assert!(error.contains("directory"), "{error}");
-    let error = Saver::new()
-        .save(dir.path(), &[&network()], &Metadata::new())
-        .unwrap_err()
-        .to_string();
+    let error = Saver::new().save(dir.path(), &[&network()], &Metadata::new()).unwrap_err().to_string();
     assert!(error.contains("cannot move its temporary file into place"), "{error}");
-    let error = Saver::new()
-        .save("..", &[&network()], &Metadata::new())
-        .unwrap_err()
-        .to_string();
+    let error = Saver::new().save("..", &[&network()], &Metadata::new()).unwrap_err().to_string();
     assert!(error.contains("does not end in a file name"), "{error}");
 }
 
@@ -400,17 +307,12 @@ fn many_savers_on_one_path_leave_one_whole_file() {
 fn a_relative_path_without_a_folder_is_saved_in_the_current_one() {
     // The tests of one program share the current folder, so this one runs in a child.
     if std::env::var_os("CHECKPOINT_RELATIVE_CHILD").is_some() {
-        Saver::new()
-            .save("relative.safetensors", &[&network()], &Metadata::new())
-            .unwrap();
+        Saver::new().save("relative.safetensors", &[&network()], &Metadata::new()).unwrap();
         return;
     }
     let (dir, _) = scratch();
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_relative_path_without_a_folder_is_saved_in_the_current_one",
-        ])
+        .args(["--exact", "a_relative_path_without_a_folder_is_saved_in_the_current_one"])
         .env("CHECKPOINT_RELATIVE_CHILD", "1")
         .current_dir(dir.path())
         .status()
@@ -424,23 +326,13 @@ fn the_crate_safetensors_reads_our_files_and_we_read_its() {
     use safetensors::tensor::{Dtype, SafeTensors, TensorView};
     let (_dir, path) = scratch();
     let state = network();
-    Saver::new()
-        .save(&path, &[&state], &Metadata::from([("k".to_owned(), "v".to_owned())]))
-        .unwrap();
+    Saver::new().save(&path, &[&state], &Metadata::from([("k".to_owned(), "v".to_owned())])).unwrap();
     let bytes = fs::read(&path).unwrap();
     let theirs = SafeTensors::deserialize(&bytes).unwrap();
     let view = theirs.tensor("conv.weight").unwrap();
     assert_eq!((view.dtype(), view.shape()), (Dtype::F32, &[2, 3, 4, 4][..]));
     assert_eq!(view.data()[4..8], 1.0f32.to_le_bytes());
-    assert_eq!(
-        SafeTensors::read_metadata(&bytes)
-            .unwrap()
-            .1
-            .metadata()
-            .as_ref()
-            .unwrap()["k"],
-        "v"
-    );
+    assert_eq!(SafeTensors::read_metadata(&bytes).unwrap().1.metadata().as_ref().unwrap()["k"], "v");
 
     let rewritten = theirs.tensors();
     let rewritten: Vec<(&str, &TensorView)> = rewritten.iter().map(|(name, view)| (&**name, view)).collect();
@@ -464,12 +356,7 @@ fn damage_leaves_the_live_tensors_alone() {
     let live = zeroed(&state);
     let error = Saver::new().restore(&path, &[&live]).unwrap_err();
     assert!(matches!(&error, Error::Checkpoint { part: CheckpointPart::Tensor(name), .. } if name == "conv.weight"));
-    assert!(
-        error
-            .to_string()
-            .contains("tensor \"conv.weight\": damaged: its SHA-256 is"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("tensor \"conv.weight\": damaged: its SHA-256 is"), "{error}");
     assert!(Saver::new().restore_matching(&path, &[&live]).is_err());
     assert_same(&live, &zeroed(&state));
 }

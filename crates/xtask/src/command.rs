@@ -47,11 +47,7 @@ impl Drop for Running {
 /// # Errors
 /// When it cannot be started.
 pub(crate) fn start(command: &mut Command) -> Result<Running> {
-    let spawned = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|source| cannot_start(command, &source))?;
     let (sender, lines) = mpsc::channel();
     relay(child.stdout.take(), sender.clone());
@@ -78,10 +74,7 @@ impl Running {
             }
             step.update(&latest);
         }
-        let status = self
-            .child
-            .wait()
-            .map_err(|source| Error::new("wait for a program").got(source.to_string()))?;
+        let status = self.child.wait().map_err(|source| Error::new("wait for a program").got(source.to_string()))?;
         step.clear();
         Ok(Outcome { status, output })
     }
@@ -104,29 +97,20 @@ pub(crate) fn run(tried: &str, command: &mut Command) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(tried).got(format!(
-        "{} ended with {status}; its own messages are above",
-        name(command)
-    )))
+    Err(Error::new(tried).got(format!("{} ended with {status}; its own messages are above", name(command))))
 }
 
 /// Runs `command` to its end and gives its standard output, trimmed; `None` when it is not there or fails.
 pub(crate) fn ask(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn relay(stream: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String>) {
     let Some(stream) = stream else { return };
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(|line| line.ok()) {
-            if sender
-                .send(String::from_utf8_lossy(&line).trim_end().to_owned())
-                .is_err()
-            {
+            if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
                 return;
             }
         }
@@ -148,11 +132,7 @@ mod tests {
     #[test]
     fn output_of_both_streams_is_kept_and_the_status_told() {
         let mut step = Step::start("testing");
-        let outcome = watch(
-            &mut step,
-            Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]),
-        )
-        .unwrap();
+        let outcome = watch(&mut step, Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"])).unwrap();
         assert_eq!(outcome.status.code(), Some(3));
         assert!(outcome.last_lines().contains("one") && outcome.last_lines().contains("two"));
     }

@@ -15,11 +15,7 @@ pub(crate) struct Error {
 impl Error {
     /// Starts an error from what was tried, said as a verb: "make the Python environment .venv".
     pub(crate) fn new(tried: impl Into<String>) -> Self {
-        Self {
-            tried: tried.into(),
-            got: String::new(),
-            hint: String::new(),
-        }
+        Self { tried: tried.into(), got: String::new(), hint: String::new() }
     }
 
     /// Adds what came out instead: a program's last words, or what was found.
@@ -61,9 +57,7 @@ impl fmt::Display for Error {
 
 impl From<lexopt::Error> for Error {
     fn from(source: lexopt::Error) -> Self {
-        Self::new("read the command line")
-            .got(source.to_string())
-            .hint("`cargo xtask help` lists the verbs.")
+        Self::new("read the command line").got(source.to_string()).hint("`cargo xtask help` lists the verbs.")
     }
 }
 
@@ -83,10 +77,6 @@ mod tests {
     #[test]
     fn a_full_disk_is_recognized() {
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        assert!(
-            Error::io("write", Path::new("/x/y"), &full)
-                .to_string()
-                .contains("Free some disk space")
-        );
+        assert!(Error::io("write", Path::new("/x/y"), &full).to_string().contains("Free some disk space"));
     }
 }

@@ -14,22 +14,14 @@ use crate::{Error, Result};
 pub(crate) const WARM_UP: &str = "EARLYSTOP_WARM_UP";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
-    let usage = || {
-        Error::new("start a kernel")
-            .got("there is no connection file")
-            .hint("Jupyter passes its path.")
-    };
+    let usage = || Error::new("start a kernel").got("there is no connection file").hint("Jupyter passes its path.");
     let connection_file = args.raw_args()?.next().ok_or_else(usage)?;
     let program = std::env::current_exe().map_err(|source| Error::new("find myself").got(source.to_string()))?;
     // <clone>/.kernel/bin/<this program>
     let kernel = program.ancestors().nth(2).unwrap_or(Path::new("/"));
     let clone = kernel.parent().unwrap_or(Path::new("/"));
     let builds = slots::Builds::new(kernel, clone);
-    let slot = if std::env::var_os(WARM_UP).is_some() {
-        builds.take_warm()?
-    } else {
-        builds.take()?
-    };
+    let slot = if std::env::var_os(WARM_UP).is_some() { builds.take_warm()? } else { builds.take()? };
     // The configuration folder stays empty: someone's own evcxr settings could move the build folder, or print.
     let config = kernel.join("config");
     let error = Command::new(kernel.join("bin/evcxr_jupyter"))
@@ -42,7 +34,5 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         // Kept open as the kernel's standard input, and its compilers', the lock ends when the last of them does.
         .stdin(slot.into_lock())
         .exec();
-    Err(Error::new("start the Rust kernel")
-        .got(error.to_string())
-        .hint("Run `cargo xtask setup`."))
+    Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
 }

@@ -10,10 +10,6 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let environment = setup::ensure(&workspace)?;
     command::run(
         "run JupyterLab",
-        environment
-            .command(&environment.jupyter)
-            .arg("lab")
-            .args(flags)
-            .arg(workspace.notebooks()),
+        environment.command(&environment.jupyter).arg("lab").args(flags).arg(workspace.notebooks()),
     )
 }

@@ -54,8 +54,6 @@ fn run() -> Result<()> {
             println!("{HELP}");
             Ok(())
         }
-        _ => Err(Error::new(format!("run `cargo xtask {verb}`"))
-            .got("there is no such verb")
-            .hint(HELP)),
+        _ => Err(Error::new(format!("run `cargo xtask {verb}`")).got("there is no such verb").hint(HELP)),
     }
 }

@@ -17,20 +17,12 @@ impl Step {
     /// Announces what is being done, as "Installing JupyterLab".
     pub(crate) fn start(what: &str) -> Self {
         eprintln!("{what} ...");
-        Self {
-            started: Instant::now(),
-            last_update: None,
-            terminal: std::io::stderr().is_terminal(),
-        }
+        Self { started: Instant::now(), last_update: None, terminal: std::io::stderr().is_terminal() }
     }
 
     /// Shows how far the step is: rewritten in place on a terminal, now and then as a line elsewhere.
     pub(crate) fn update(&mut self, detail: &str) {
-        let pause = if self.terminal {
-            Duration::from_millis(100)
-        } else {
-            HEARTBEAT
-        };
+        let pause = if self.terminal { Duration::from_millis(100) } else { HEARTBEAT };
         if self.last_update.unwrap_or(self.started).elapsed() < pause {
             return;
         }

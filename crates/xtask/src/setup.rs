@@ -39,9 +39,7 @@ impl Environment {
     /// A command with this environment's variables, to be run in the clone's root.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command
-            .current_dir(&self.root)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.current_dir(&self.root).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }
@@ -51,11 +49,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         return Err(arg.unexpected().into());
     }
     let environment = ensure(&Workspace::locate())?;
-    println!(
-        "Ready. Python: {}; libtorch: {}",
-        environment.python.display(),
-        environment.libtorch.display()
-    );
+    println!("Ready. Python: {}; libtorch: {}", environment.python.display(), environment.libtorch.display());
     Ok(())
 }
 

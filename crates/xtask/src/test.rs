@@ -14,21 +14,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     let workspace = Workspace::locate();
-    cargo(
-        &workspace,
-        "keep to rustfmt's format",
-        &["fmt", "--all", "--check"],
-        long,
-    )?;
+    cargo(&workspace, "keep to rustfmt's format", &["fmt", "--all", "--check"], long)?;
     let _environment = setup::ensure(&workspace)?;
-    let lints = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "--deny=warnings",
-    ];
+    let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", &lints, long)?;
     cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)
 }

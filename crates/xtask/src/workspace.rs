@@ -12,13 +12,7 @@ impl Workspace {
     /// The clone that this program was built from.
     pub(crate) fn locate() -> Self {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self {
-            root: manifest
-                .ancestors()
-                .nth(2)
-                .expect("crates/xtask lies two folders down")
-                .to_owned(),
-        }
+        Self { root: manifest.ancestors().nth(2).expect("crates/xtask lies two folders down").to_owned() }
     }
 
     pub(crate) fn environment_yml(&self) -> PathBuf {

@@ -11,11 +11,7 @@ fn notebooks() -> Option<PathBuf> {
 }
 
 fn xtask_notebook(notebook: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .arg("notebook")
-        .arg(notebook)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_xtask")).arg("notebook").arg(notebook).output().unwrap()
 }
 
 /// Executes `<name>.ipynb`, which must fail in its second code cell, and gives what was told.
@@ -28,14 +24,8 @@ fn failure_of(name: &str, folder: &Path) -> String {
     assert!(told.contains("\n    cell 3 (`"), "{told}");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/notebooks");
     let executed = std::fs::read_to_string(target.join(name).with_extension("ipynb")).unwrap();
-    assert!(
-        executed.contains("55000 images"),
-        "the outputs before the failure are kept: {executed}"
-    );
-    assert!(
-        !executed.contains("\"the end\\n\""),
-        "nothing is executed after the failure: {executed}"
-    );
+    assert!(executed.contains("55000 images"), "the outputs before the failure are kept: {executed}");
+    assert!(!executed.contains("\"the end\\n\""), "nothing is executed after the failure: {executed}");
     assert!(target.join(name).with_extension("html").exists());
     told
 }
@@ -46,10 +36,7 @@ fn a_clean_notebook_passes() {
     let output = xtask_notebook(&folder.join("clean.ipynb"));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
-    assert!(
-        told.contains("cell 4/4  println!(\"the end\");"),
-        "progress is shown: {told}"
-    );
+    assert!(told.contains("cell 4/4  println!(\"the end\");"), "progress is shown: {told}");
 }
 
 #[test]
@@ -57,10 +44,7 @@ fn a_compile_error_is_told_in_the_compilers_words() {
     let Some(folder) = notebooks() else { return };
     let told = failure_of("compile_error", &folder);
     assert!(told.contains("cannot add `&str` to `"), "{told}");
-    assert!(
-        !told.contains("Traceback") && !told.contains('\x1b'),
-        "only what the compiler said: {told}"
-    );
+    assert!(!told.contains("Traceback") && !told.contains('\x1b'), "only what the compiler said: {told}");
 }
 
 #[test]
@@ -68,10 +52,7 @@ fn a_panic_is_told_without_its_backtrace() {
     let Some(folder) = notebooks() else { return };
     let told = failure_of("panic", &folder);
     assert!(told.contains("panicked at"), "{told}");
-    assert!(
-        told.contains("index out of bounds: the len is 1 but the index is 1"),
-        "{told}"
-    );
+    assert!(told.contains("index out of bounds: the len is 1 but the index is 1"), "{told}");
     assert!(!told.contains("stack backtrace"), "{told}");
 }
 

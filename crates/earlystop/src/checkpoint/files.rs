@@ -29,11 +29,7 @@ pub(super) trait Files: Debug + Send + Sync {
     /// Waits until a folder's names are on the disk.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         // Windows has no such operation; NTFS journals names by itself.
-        if cfg!(unix) {
-            File::open(folder)?.sync_all()
-        } else {
-            Ok(())
-        }
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
     }
     /// Deletes a file.
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -49,18 +45,12 @@ impl Files for Disk {}
 
 /// An [`Error::Io`] that says what could not be done to `path`.
 pub(super) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        path: path.to_owned(),
-        action,
-        source,
-    }
+    move |source| Error::Io { path: path.to_owned(), action, source }
 }
 
 /// The folder that holds `path`.
 pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes `bytes` to `path` by way of a temporary file beside it.
@@ -75,9 +65,7 @@ pub(super) fn write_atomically(files: &dyn Files, path: &Path, bytes: &[u8]) -> 
         let _ = files.remove(&temporary);
         return written;
     }
-    files
-        .sync_folder(folder_of(path))
-        .map_err(io_error(path, "sync its folder to the disk"))
+    files.sync_folder(folder_of(path)).map_err(io_error(path, "sync its folder to the disk"))
 }
 
 fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, bytes: &[u8]) -> Result<()> {
@@ -88,21 +76,15 @@ fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, 
     while !rest.is_empty() {
         match files.write(&file, rest) {
             Ok(0) => {
-                return Err(io_error(path, "write its temporary file")(
-                    io::ErrorKind::WriteZero.into(),
-                ));
+                return Err(io_error(path, "write its temporary file")(io::ErrorKind::WriteZero.into()));
             }
             Ok(count) => rest = &rest[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(io_error(path, "write its temporary file")(error)),
         }
     }
-    files
-        .sync(&file)
-        .map_err(io_error(path, "sync its temporary file to the disk"))?;
-    files
-        .rename(temporary, path)
-        .map_err(io_error(path, "move its temporary file into place"))
+    files.sync(&file).map_err(io_error(path, "sync its temporary file to the disk"))?;
+    files.rename(temporary, path).map_err(io_error(path, "move its temporary file into place"))
 }
 
 /// `.NAME.PID-COUNT.tmp`: no two savers ever share one.

@@ -46,15 +46,10 @@ pub(super) const KINDS: [(Kind, Dtype); 10] = [
 /// `internal` holds this room's own entries, by their keys without [`RESERVED`].
 pub(super) fn encode(tensors: &[NamedTensor], metadata: &Metadata, internal: &[(&str, String)]) -> Result<Vec<u8>> {
     if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
-        return Err(state_error(
-            key,
-            format!("metadata keys that start with {RESERVED:?} are taken"),
-        ));
+        return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are taken")));
     }
-    let mut order: Vec<(&NamedTensor, Dtype)> = tensors
-        .iter()
-        .map(|tensor| Ok((tensor, dtype_of(tensor)?)))
-        .collect::<Result<_>>()?;
+    let mut order: Vec<(&NamedTensor, Dtype)> =
+        tensors.iter().map(|tensor| Ok((tensor, dtype_of(tensor)?))).collect::<Result<_>>()?;
     // Wide elements first, as in every safetensors file: then each tensor is aligned.
     order.sort_by_key(|(tensor, dtype)| (Reverse(dtype.bitsize()), &tensor.name));
 
@@ -65,24 +60,14 @@ pub(super) fn encode(tensors: &[NamedTensor], metadata: &Metadata, internal: &[(
         let start = data.len();
         let count: i64 = shape.iter().product();
         data.resize(start + count as usize * dtype.bitsize() / 8, 0);
-        tensor
-            .f_copy_data_u8(&mut data[start..], count as usize)
-            .map_err(torch_error(name))?;
+        tensor.f_copy_data_u8(&mut data[start..], count as usize).map_err(torch_error(name))?;
         all_metadata.insert(format!("{TENSOR_SUM}{name}"), hex_sha256(&data[start..]));
         let shape = shape.iter().map(|&size| size as usize).collect();
-        let stored = Stored {
-            dtype,
-            shape,
-            data_offsets: (start, data.len()),
-        };
+        let stored = Stored { dtype, shape, data_offsets: (start, data.len()) };
         header_tensors += &format!(",{}:{}", json(name), json(&stored));
     }
     all_metadata.insert(FORMAT.to_owned(), "1".to_owned());
-    all_metadata.extend(
-        internal
-            .iter()
-            .map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())),
-    );
+    all_metadata.extend(internal.iter().map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())));
 
     let mut header = SUM_PREFIX.to_vec();
     header.extend([b'0'; 64]);
@@ -109,43 +94,26 @@ fn dtype_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Dtype> 
         return Err(state_error(name, "safetensors uses this name itself".to_owned()));
     }
     let size = tensor.size();
-    let count = shape
-        .iter()
-        .try_fold(1i64, |count, &size| count.checked_mul(size).filter(|_| size >= 0));
+    let count = shape.iter().try_fold(1i64, |count, &size| count.checked_mul(size).filter(|_| size >= 0));
     if count != Some(tensor.numel() as i64) {
-        return Err(state_error(
-            name,
-            format!("its logical shape {shape:?} does not hold the elements of {size:?}"),
-        ));
+        return Err(state_error(name, format!("its logical shape {shape:?} does not hold the elements of {size:?}")));
     }
     let kind = tensor.kind();
     let known = KINDS.iter().find(|(known, _)| *known == kind);
-    Ok(known
-        .ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?
-        .1)
+    Ok(known.ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?.1)
 }
 
 fn check_size(what: &str, found: u64, limit: u64) -> Result<()> {
     let problem = || format!("it takes {found} bytes, more than the limit of {limit}");
-    if found > limit {
-        Err(state_error(what, problem()))
-    } else {
-        Ok(())
-    }
+    if found > limit { Err(state_error(what, problem())) } else { Ok(()) }
 }
 
 pub(super) fn state_error(name: &str, problem: String) -> Error {
-    Error::State {
-        name: name.to_owned(),
-        problem,
-    }
+    Error::State { name: name.to_owned(), problem }
 }
 
 pub(super) fn torch_error(name: &str) -> impl FnOnce(tch::TchError) -> Error {
-    move |source| Error::Torch {
-        context: format!("tensor {name:?}"),
-        source,
-    }
+    move |source| Error::Torch { context: format!("tensor {name:?}"), source }
 }
 
 fn json(value: &(impl serde::Serialize + ?Sized)) -> String {

@@ -45,27 +45,16 @@ impl Header {
     /// Reads and checks the header of a file of `file_bytes` bytes. Allocates no more than the header's size limit and a
     /// small multiple of it.
     pub(super) fn read(path: &Path, reader: &mut impl Read, file_bytes: u64) -> Result<Self> {
-        let file = |problem: String| Error::Checkpoint {
-            path: path.to_owned(),
-            part: CheckpointPart::File,
-            problem,
-        };
-        let header = |problem: String| Error::Checkpoint {
-            path: path.to_owned(),
-            part: CheckpointPart::Header,
-            problem,
-        };
+        let file = |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::File, problem };
+        let header =
+            |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
         let read_error = io_error(path, "read");
 
         if file_bytes < 8 {
-            return Err(file(format!(
-                "{file_bytes} bytes are too few for a safetensors file: cut short"
-            )));
+            return Err(file(format!("{file_bytes} bytes are too few for a safetensors file: cut short")));
         }
         if file_bytes > MAX_FILE_BYTES {
-            return Err(file(format!(
-                "{file_bytes} bytes are more than the limit of {MAX_FILE_BYTES}"
-            )));
+            return Err(file(format!("{file_bytes} bytes are more than the limit of {MAX_FILE_BYTES}")));
         }
         let mut length = [0; 8];
         let mut raw = Vec::new();
@@ -84,9 +73,7 @@ impl Header {
         }
         if header_bytes > file_bytes - 8 {
             let follow = file_bytes - 8;
-            return Err(file(format!(
-                "its header is to have {header_bytes} bytes, but {follow} follow: cut short"
-            )));
+            return Err(file(format!("its header is to have {header_bytes} bytes, but {follow} follow: cut short")));
         }
 
         let is_verified = raw.starts_with(SUM_PREFIX) && raw.len() >= SUM_DIGITS.end;
@@ -95,9 +82,7 @@ impl Header {
             raw[SUM_DIGITS].fill(b'0');
             let found = hex_sha256(&raw);
             if found != expected {
-                return Err(header(format!(
-                    "damaged: its SHA-256 is {found}, expected {expected:?}"
-                )));
+                return Err(header(format!("damaged: its SHA-256 is {found}, expected {expected:?}")));
             }
         }
         let Entries { metadata, tensors } =
@@ -109,33 +94,19 @@ impl Header {
         }
         if is_verified && internal.get(FORMAT).is_none_or(|format| format != "1") {
             let found = internal.get(FORMAT);
-            return Err(header(format!(
-                "written by another version: expected {FORMAT:?} \"1\", found {found:?}"
-            )));
+            return Err(header(format!("written by another version: expected {FORMAT:?} \"1\", found {found:?}")));
         }
 
-        let mut parsed = Header {
-            tensors: Vec::new(),
-            metadata,
-            internal: BTreeMap::new(),
-            is_verified,
-            data_bytes: 0,
-        };
+        let mut parsed =
+            Header { tensors: Vec::new(), metadata, internal: BTreeMap::new(), is_verified, data_bytes: 0 };
         for (name, stored) in tensors {
             let sha256 = internal.remove(&format!("{TENSOR_SUM}{name}"));
             parsed.push(name, stored, sha256).map_err(header)?;
         }
-        parsed.internal = internal
-            .into_iter()
-            .map(|(key, value)| (key[RESERVED.len()..].to_owned(), value))
-            .collect();
+        parsed.internal = internal.into_iter().map(|(key, value)| (key[RESERVED.len()..].to_owned(), value)).collect();
         let expected = 8 + header_bytes + parsed.data_bytes as u64;
         if expected != file_bytes {
-            let how = if file_bytes < expected {
-                "cut short"
-            } else {
-                "something was appended"
-            };
+            let how = if file_bytes < expected { "cut short" } else { "something was appended" };
             return Err(file(format!("expected {expected} bytes, found {file_bytes}: {how}")));
         }
         Ok(parsed)
@@ -143,53 +114,31 @@ impl Header {
 
     /// Adds the next tensor; the message of an error names it.
     fn push(&mut self, name: String, stored: Stored, sha256: Option<String>) -> Result<(), String> {
-        let Stored {
-            dtype,
-            shape,
-            data_offsets: (start, end),
-        } = stored;
+        let Stored { dtype, shape, data_offsets: (start, end) } = stored;
         let Some((kind, _)) = KINDS.iter().find(|(_, known)| *known == dtype) else {
             return Err(format!("tensor {name:?}: libtorch has no kind for {dtype}"));
         };
         if start != self.data_bytes || end < start {
             let before = self.data_bytes;
-            return Err(format!(
-                "tensor {name:?}: its data is at {start}..{end}, but the one before ends at {before}"
-            ));
+            return Err(format!("tensor {name:?}: its data is at {start}..{end}, but the one before ends at {before}"));
         }
         if shape.len() > MAX_DIMENSIONS {
-            return Err(format!(
-                "tensor {name:?}: {} dimensions, more than {MAX_DIMENSIONS}",
-                shape.len()
-            ));
+            return Err(format!("tensor {name:?}: {} dimensions, more than {MAX_DIMENSIONS}", shape.len()));
         }
         // Zeros are left out, so that no huge size hides behind one.
-        let bytes = shape
-            .iter()
-            .filter(|&&size| size > 0)
-            .try_fold(dtype.bitsize() / 8, |a, &b| a.checked_mul(b));
+        let bytes = shape.iter().filter(|&&size| size > 0).try_fold(dtype.bitsize() / 8, |a, &b| a.checked_mul(b));
         let bytes = bytes.filter(|&bytes| i64::try_from(bytes).is_ok());
         let expected = if shape.contains(&0) { bytes.map(|_| 0) } else { bytes };
         if expected != Some(end - start) {
             let found = end - start;
-            return Err(format!(
-                "tensor {name:?}: {dtype} {shape:?} does not take the {found} bytes given to it"
-            ));
+            return Err(format!("tensor {name:?}: {dtype} {shape:?} does not take the {found} bytes given to it"));
         }
         if self.is_verified && sha256.is_none() {
             return Err(format!("tensor {name:?}: its checksum is missing"));
         }
         let shape = shape.into_iter().map(|size| size as i64).collect();
-        let info = TensorInfo {
-            name,
-            kind: *kind,
-            shape,
-        };
-        self.tensors.push(HeaderTensor {
-            info,
-            range: start..end,
-            sha256,
-        });
+        let info = TensorInfo { name, kind: *kind, shape };
+        self.tensors.push(HeaderTensor { info, range: start..end, sha256 });
         self.data_bytes = end;
         Ok(())
     }
@@ -197,12 +146,11 @@ impl Header {
     /// Reads and checks the data, which follows the header.
     pub(super) fn read_data(&self, path: &Path, reader: &mut impl Read) -> Result<Vec<u8>> {
         let mut data = Vec::new();
-        data.try_reserve_exact(self.data_bytes)
-            .map_err(|error| Error::Checkpoint {
-                path: path.to_owned(),
-                part: CheckpointPart::File,
-                problem: format!("no memory for its {} bytes of data: {error}", self.data_bytes),
-            })?;
+        data.try_reserve_exact(self.data_bytes).map_err(|error| Error::Checkpoint {
+            path: path.to_owned(),
+            part: CheckpointPart::File,
+            problem: format!("no memory for its {} bytes of data: {error}", self.data_bytes),
+        })?;
         data.resize(self.data_bytes, 0);
         reader.read_exact(&mut data).map_err(io_error(path, "read"))?;
         for HeaderTensor { info, range, sha256 } in &self.tensors {
@@ -215,9 +163,7 @@ impl Header {
             if let Some(expected) = sha256 {
                 let found = hex_sha256(bytes);
                 if found != *expected {
-                    return Err(damaged(format!(
-                        "damaged: its SHA-256 is {found}, expected {expected:?}"
-                    )));
+                    return Err(damaged(format!("damaged: its SHA-256 is {found}, expected {expected:?}")));
                 }
             }
             if info.kind == Kind::Bool && bytes.iter().any(|&byte| byte > 1) {
@@ -251,9 +197,8 @@ impl<'de> Deserialize<'de> for Entries {
                     let is_new = if name == "__metadata__" {
                         metadata.replace(map.next_value::<UniqueStrings>()?.0).is_none()
                     } else {
-                        let stored = map
-                            .next_value()
-                            .map_err(|error| A::Error::custom(format!("{name:?}: {error}")))?;
+                        let stored =
+                            map.next_value().map_err(|error| A::Error::custom(format!("{name:?}: {error}")))?;
                         tensors.insert(name.clone(), stored).is_none()
                     };
                     if !is_new {
@@ -262,10 +207,7 @@ impl<'de> Deserialize<'de> for Entries {
                 }
                 let mut tensors: Vec<(String, Stored)> = tensors.into_iter().collect();
                 tensors.sort_by_key(|(_, stored)| stored.data_offsets);
-                Ok(Entries {
-                    metadata: metadata.unwrap_or_default(),
-                    tensors,
-                })
+                Ok(Entries { metadata: metadata.unwrap_or_default(), tensors })
             }
         }
         deserializer.deserialize_map(EntriesVisitor)

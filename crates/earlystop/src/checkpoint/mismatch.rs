@@ -35,8 +35,7 @@ impl fmt::Display for Mismatch {
         match self {
             Mismatch::Missing { expected, near } => {
                 write!(f, "missing from the file: {:?} {expected}", expected.name)?;
-                near.as_ref()
-                    .map_or(Ok(()), |near| write!(f, " (the file has {near:?})"))
+                near.as_ref().map_or(Ok(()), |near| write!(f, " (the file has {near:?})"))
             }
             Mismatch::Extra { found } => write!(f, "only in the file: {:?} {found}", found.name),
             Mismatch::Different { expected, found } => {
@@ -55,23 +54,14 @@ pub(super) fn compare<'a>(
     let found: Vec<&TensorInfo> = found.into_iter().collect();
     let by_name: BTreeMap<&str, &TensorInfo> = found.iter().map(|info| (info.name.as_str(), *info)).collect();
     let asked_for: BTreeSet<&str> = expected.iter().map(|info| info.name.as_str()).collect();
-    let extra: Vec<&TensorInfo> = found
-        .into_iter()
-        .filter(|info| !asked_for.contains(info.name.as_str()))
-        .collect();
+    let extra: Vec<&TensorInfo> = found.into_iter().filter(|info| !asked_for.contains(info.name.as_str())).collect();
 
     let mut mismatches = Vec::new();
     for info in expected {
         match by_name.get(info.name.as_str()) {
-            None => mismatches.push(Mismatch::Missing {
-                expected: info.clone(),
-                near: near(&info.name, &extra),
-            }),
+            None => mismatches.push(Mismatch::Missing { expected: info.clone(), near: near(&info.name, &extra) }),
             Some(found) if *found != info => {
-                mismatches.push(Mismatch::Different {
-                    expected: info.clone(),
-                    found: (*found).clone(),
-                });
+                mismatches.push(Mismatch::Different { expected: info.clone(), found: (*found).clone() });
             }
             Some(_) => {}
         }
@@ -119,22 +109,12 @@ mod tests {
     use super::*;
 
     fn info(name: &str, shape: &[i64]) -> TensorInfo {
-        TensorInfo {
-            name: name.to_owned(),
-            kind: Kind::Float,
-            shape: shape.to_vec(),
-        }
+        TensorInfo { name: name.to_owned(), kind: Kind::Float, shape: shape.to_vec() }
     }
 
     #[test]
     fn edit_distances_are_levenshteins() {
-        let distances = [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("flaw", "lawn", 2),
-            ("héé", "hé", 1),
-        ];
+        let distances = [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("héé", "hé", 1)];
         for (a, b, distance) in distances {
             assert_eq!(edit_distance(a, b), distance, "{a:?} {b:?}");
             assert_eq!(edit_distance(b, a), distance, "{b:?} {a:?}");
@@ -161,21 +141,9 @@ mod tests {
     fn what_fits_is_no_mismatch() {
         let both = [info("a", &[2, 3]), info("b", &[])];
         assert_eq!(compare(&both, &both), []);
-        let other = [
-            info("b", &[]),
-            TensorInfo {
-                kind: Kind::Double,
-                ..info("a", &[2, 3])
-            },
-        ];
-        let expected = Mismatch::Different {
-            expected: both[0].clone(),
-            found: other[1].clone(),
-        };
-        assert_eq!(
-            expected.to_string(),
-            r#"different: "a": expected Float [2, 3], found Double [2, 3]"#
-        );
+        let other = [info("b", &[]), TensorInfo { kind: Kind::Double, ..info("a", &[2, 3]) }];
+        let expected = Mismatch::Different { expected: both[0].clone(), found: other[1].clone() };
+        assert_eq!(expected.to_string(), r#"different: "a": expected Float [2, 3], found Double [2, 3]"#);
         assert_eq!(compare(&both, &other), [expected]);
     }
 }

@@ -37,11 +37,7 @@ impl NamedTensor {
     /// Names a tensor whose dimensions are the logical ones.
     pub fn new(name: impl Into<String>, tensor: Tensor) -> Self {
         let shape = if tensor.defined() { tensor.size() } else { Vec::new() };
-        NamedTensor {
-            name: name.into(),
-            shape,
-            tensor,
-        }
+        NamedTensor { name: name.into(), shape, tensor }
     }
 }
 

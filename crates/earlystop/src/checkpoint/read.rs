@@ -57,11 +57,7 @@ impl Checkpoint {
     /// Reads what follows a header that [`open`] returned.
     pub(super) fn read_rest(path: &Path, mut file: File, header: Header) -> Result<Self> {
         let data = header.read_data(path, &mut file)?;
-        Ok(Checkpoint {
-            path: path.to_owned(),
-            header,
-            data,
-        })
+        Ok(Checkpoint { path: path.to_owned(), header, data })
     }
 
     /// Returns what the writer put beside the tensors.
@@ -85,12 +81,8 @@ impl Checkpoint {
     ///
     /// [`Error::State`] if there is none of this name; [`Error::Torch`] if libtorch refuses it.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let HeaderTensor { info, range, .. } = self
-            .header
-            .tensors
-            .iter()
-            .find(|tensor| tensor.info.name == name)
-            .ok_or_else(|| Error::State {
+        let HeaderTensor { info, range, .. } =
+            self.header.tensors.iter().find(|tensor| tensor.info.name == name).ok_or_else(|| Error::State {
                 name: name.to_owned(),
                 problem: format!("{} holds no tensor of this name", self.path.display()),
             })?;

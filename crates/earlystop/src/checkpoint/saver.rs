@@ -56,19 +56,13 @@ impl Saver {
     }
 
     pub(super) fn with_files(files: Arc<dyn Files>) -> Self {
-        Saver {
-            files,
-            ignores_extra: false,
-        }
+        Saver { files, ignores_extra: false }
     }
 
     /// Lets [`restore`](Self::restore) pass over tensors that are only in the file: to use a trained network without
     /// its optimizer.
     pub fn ignore_extra(self) -> Self {
-        Saver {
-            ignores_extra: true,
-            ..self
-        }
+        Saver { ignores_extra: true, ..self }
     }
 
     /// Writes all tensors and the metadata to `path`, replacing what is there.
@@ -115,10 +109,7 @@ impl Saver {
             mismatches.retain(|mismatch| !matches!(mismatch, Mismatch::Extra { .. }));
         }
         if !mismatches.is_empty() {
-            return Err(Error::Mismatch {
-                path: path.to_owned(),
-                mismatches,
-            });
+            return Err(Error::Mismatch { path: path.to_owned(), mismatches });
         }
         let checkpoint = Checkpoint::read_rest(path, file, header)?;
         copy_all(&checkpoint, tensors)?;
@@ -148,11 +139,7 @@ impl Saver {
         tensors.retain(|tensor| !unfit.contains(&*tensor.name));
         let restored = tensors.iter().map(|tensor| tensor.name.clone()).collect();
         copy_all(&checkpoint, tensors)?;
-        Ok(PartialRestore {
-            restored,
-            mismatches,
-            metadata: checkpoint.metadata().clone(),
-        })
+        Ok(PartialRestore { restored, mismatches, metadata: checkpoint.metadata().clone() })
     }
 }
 
@@ -180,11 +167,7 @@ fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
 fn differences(tensors: &[NamedTensor], header: &Header) -> Result<Vec<Mismatch>> {
     let info = |NamedTensor { name, shape, tensor }: &NamedTensor| {
         let kind = tensor.f_kind().map_err(torch_error(name))?;
-        Ok(TensorInfo {
-            name: name.clone(),
-            kind,
-            shape: shape.clone(),
-        })
+        Ok(TensorInfo { name: name.clone(), kind, shape: shape.clone() })
     };
     let expected: Vec<TensorInfo> = tensors.iter().map(info).collect::<Result<_>>()?;
     Ok(compare(&expected, header.tensors.iter().map(|tensor| &tensor.info)))

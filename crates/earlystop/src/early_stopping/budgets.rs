@@ -22,13 +22,8 @@ pub(super) fn time(name: &impl Display, budget: Duration, history: &[Observation
 pub(super) fn target(name: &impl Display, accuracy: f64, history: &[Observation]) -> Judgement {
     stop_if(name, history, StopKind::Target, |last| {
         let reached = last.validation_accuracy;
-        (reached >= accuracy).then(|| {
-            format!(
-                "the validation accuracy {:.2}% reaches {:.2}%",
-                100.0 * reached,
-                100.0 * accuracy
-            )
-        })
+        (reached >= accuracy)
+            .then(|| format!("the validation accuracy {:.2}% reaches {:.2}%", 100.0 * reached, 100.0 * accuracy))
     })
 }
 
@@ -67,10 +62,7 @@ mod tests {
     #[test]
     fn the_iterations_budget_ends_with_its_last_iteration() {
         let stop = iterations(&"iterations", 500, &[]).stop.unwrap();
-        assert_eq!(
-            (stop.at, stop.reason.why.as_str()),
-            (500, "the budget of 500 iterations is used up")
-        );
+        assert_eq!((stop.at, stop.reason.why.as_str()), (500, "the budget of 500 iterations is used up"));
     }
 
     #[test]
@@ -81,16 +73,10 @@ mod tests {
 
     #[test]
     fn the_time_budget_counts_the_time_before_a_resume() {
-        let at = |seconds| Observation {
-            elapsed: Some(Duration::from_secs(seconds)),
-            ..Observation::new(100, 0.9)
-        };
+        let at = |seconds| Observation { elapsed: Some(Duration::from_secs(seconds)), ..Observation::new(100, 0.9) };
         let budget = Duration::from_secs(60);
         assert!(time(&"time", budget, &[at(59)]).stop.is_none());
-        assert_eq!(
-            time(&"time", budget, &[at(60)]).stop.unwrap().reason.why,
-            "0:01:00 of 0:01:00 are used up"
-        );
+        assert_eq!(time(&"time", budget, &[at(60)]).stop.unwrap().reason.why, "0:01:00 of 0:01:00 are used up");
     }
 
     #[test]
@@ -102,11 +88,7 @@ mod tests {
 
     #[test]
     fn a_collapse_stops_and_keeps_what_was_before_it() {
-        let history = [
-            Observation::new(100, 0.9),
-            Observation::new(200, 0.7),
-            Observation::new(300, 0.1),
-        ];
+        let history = [Observation::new(100, 0.9), Observation::new(200, 0.7), Observation::new(300, 0.1)];
         assert!(divergence(&"divergence", 0.3, &history[..2]).stop.is_none());
         let judgement = divergence(&"divergence", 0.3, &history);
         assert_eq!(judgement.best, Some(0));

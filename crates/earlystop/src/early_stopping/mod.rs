@@ -107,11 +107,7 @@ impl EarlyStopping {
     pub fn resume(rule: impl Into<Rule>, history: Vec<Observation>) -> Self {
         let rule = rule.into();
         let judgement = Judgement::of(&rule, &history);
-        Self {
-            rule,
-            history,
-            judgement,
-        }
+        Self { rule, history, judgement }
     }
 
     /// Takes in the validation accuracy (0.0 to 1.0) found after an iteration.
@@ -125,10 +121,7 @@ impl EarlyStopping {
         self.history.push(observation);
         self.judgement = Judgement::of(&self.rule, &self.history);
         let improved = self.judgement.best == Some(self.history.len() - 1);
-        Verdict {
-            improved,
-            stop: self.stop_reason(iteration),
-        }
+        Verdict { improved, stop: self.stop_reason(iteration) }
     }
 
     /// Says whether to stop after this iteration; cheap enough to ask after every one.
@@ -138,21 +131,13 @@ impl EarlyStopping {
 
     /// Says why to stop after this iteration, or nothing while training should go on.
     pub fn stop_reason(&self, iteration: u64) -> Option<StopReason> {
-        self.judgement
-            .stop
-            .as_ref()
-            .filter(|_| self.should_stop(iteration))
-            .map(|stop| stop.reason.clone())
+        self.judgement.stop.as_ref().filter(|_| self.should_stop(iteration)).map(|stop| stop.reason.clone())
     }
 
     /// The best evaluation so far, as the rule sees it, or nothing before the first.
     pub fn best(&self) -> Option<Best> {
         let best = &self.history[self.judgement.best?];
-        Some(Best {
-            iteration: best.iteration,
-            accuracy: best.validation_accuracy,
-            elapsed: best.elapsed,
-        })
+        Some(Best { iteration: best.iteration, accuracy: best.validation_accuracy, elapsed: best.elapsed })
     }
 
     /// The rule.
@@ -178,12 +163,7 @@ impl EarlyStopping {
     /// assert_eq!(stopping.report(5801, None).to_string(), report);
     /// ```
     pub fn report(&self, iterations: u64, elapsed: impl Into<Option<Duration>>) -> StopReport {
-        StopReport {
-            reason: self.stop_reason(iterations),
-            best: self.best(),
-            iterations,
-            elapsed: elapsed.into(),
-        }
+        StopReport { reason: self.stop_reason(iterations), best: self.best(), iterations, elapsed: elapsed.into() }
     }
 }
 
@@ -216,18 +196,10 @@ impl Judgement {
     fn of(rule: &Rule, history: &[Observation]) -> Self {
         let trouble = |(index, it): (usize, &Observation)| {
             if let Some(what) = it.not_finite() {
-                return Some((
-                    index,
-                    StopKind::NotFinite,
-                    format!("{what} at iteration {}", it.iteration),
-                ));
+                return Some((index, StopKind::NotFinite, format!("{what} at iteration {}", it.iteration)));
             }
             let what = rule.lacks(it, &history[0])?;
-            Some((
-                index,
-                StopKind::CannotJudge,
-                format!("cannot judge iteration {} without {what}", it.iteration),
-            ))
+            Some((index, StopKind::CannotJudge, format!("cannot judge iteration {} without {what}", it.iteration)))
         };
         match history.iter().enumerate().find_map(trouble) {
             None => rule.judge(history),
@@ -242,17 +214,7 @@ impl Judgement {
     }
 
     fn stopping_at(self, iteration: u64, kind: StopKind, rule: &impl Display, why: String) -> Self {
-        Self {
-            stop: Some(Stop {
-                at: iteration,
-                reason: StopReason {
-                    kind,
-                    rule: rule.to_string(),
-                    why,
-                },
-            }),
-            ..self
-        }
+        Self { stop: Some(Stop { at: iteration, reason: StopReason { kind, rule: rule.to_string(), why } }), ..self }
     }
 
     fn stopping_after(self, iteration: u64, kind: StopKind, rule: &impl Display, why: String) -> Self {

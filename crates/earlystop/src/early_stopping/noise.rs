@@ -60,12 +60,7 @@ pub(super) fn noise_aware(name: &impl Display, patience: u64, significance: f64,
         "nothing better than iteration {}, by more than luck (p < {significance}), for more than {patience} iterations",
         best.iteration
     );
-    judgement.stopping_after(
-        best.iteration.saturating_add(patience),
-        StopKind::NoImprovement,
-        name,
-        why,
-    )
+    judgement.stopping_after(best.iteration.saturating_add(patience), StopKind::NoImprovement, name, why)
 }
 
 #[cfg(test)]
@@ -75,10 +70,7 @@ mod tests {
 
     fn wrong(iteration: u64, wrong: &[usize]) -> Observation {
         let mistakes = Mistakes::new((0..100).map(|image| !wrong.contains(&image)));
-        Observation {
-            mistakes: Some(mistakes),
-            ..Observation::new(iteration, 1.0 - wrong.len() as f64 / 100.0)
-        }
+        Observation { mistakes: Some(mistakes), ..Observation::new(iteration, 1.0 - wrong.len() as f64 / 100.0) }
     }
 
     #[test]
@@ -94,10 +86,7 @@ mod tests {
             (1, 4, 31.0 / 32.0),
         ];
         for (gained, lost, expected) in cases {
-            assert!(
-                (mcnemar(gained, lost) - expected).abs() < 1e-12,
-                "{gained} gained, {lost} lost"
-            );
+            assert!((mcnemar(gained, lost) - expected).abs() < 1e-12, "{gained} gained, {lost} lost");
         }
     }
 
@@ -123,10 +112,7 @@ mod tests {
     fn the_same_gain_with_many_changes_is_noise() {
         // Five images better in both, but of 5 changed images in the first and of 15 in the second.
         let calm = [wrong(100, &[0, 1, 2, 3, 4]), wrong(200, &[])];
-        let restless = [
-            wrong(100, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
-            wrong(200, &[10, 11, 12, 13, 14]),
-        ];
+        let restless = [wrong(100, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), wrong(200, &[10, 11, 12, 13, 14])];
         assert_eq!(noise_aware(&"noise", 100, 0.05, &calm).best, Some(1)); // p = 1/32
         assert_eq!(noise_aware(&"noise", 100, 0.05, &restless).best, Some(0)); // p = 0.15
     }

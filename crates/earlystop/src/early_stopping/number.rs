@@ -37,11 +37,7 @@ enum Written {
 
 impl From<Number> for Written {
     fn from(Number(number): Number) -> Self {
-        if number.is_finite() {
-            Self::Digits(number)
-        } else {
-            Self::Word(number.to_string())
-        }
+        if number.is_finite() { Self::Digits(number) } else { Self::Word(number.to_string()) }
     }
 }
 

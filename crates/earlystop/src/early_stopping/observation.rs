@@ -73,9 +73,7 @@ impl Observation {
             ("training loss", self.train_loss),
             ("training accuracy", self.train_accuracy),
         ];
-        let number = numbers
-            .into_iter()
-            .find_map(|(name, number)| Some((name, number.filter(|n| !n.is_finite())?)));
+        let number = numbers.into_iter().find_map(|(name, number)| Some((name, number.filter(|n| !n.is_finite())?)));
         match number {
             Some((name, number)) => Some(format!("the {name} is {number}")),
             None if !self.weights_finite => Some("a weight is NaN or infinite".to_owned()),
@@ -125,10 +123,7 @@ impl Mistakes {
 
     /// Counts the images that are wrong here and right there.
     pub(super) fn not_in(&self, other: &Self) -> usize {
-        self.wrong
-            .iter()
-            .filter(|image| other.wrong.binary_search(image).is_err())
-            .count()
+        self.wrong.iter().filter(|image| other.wrong.binary_search(image).is_err()).count()
     }
 }
 
@@ -140,30 +135,15 @@ mod tests {
 
     #[test]
     fn the_first_number_that_is_not_finite_is_named() {
-        let fine = Observation {
-            validation_loss: Some(0.3),
-            ..Observation::new(100, 0.9)
-        };
+        let fine = Observation { validation_loss: Some(0.3), ..Observation::new(100, 0.9) };
         assert_eq!(fine.not_finite(), None);
-        let nan = Observation {
-            validation_loss: Some(f64::NAN),
-            ..Observation::new(100, 0.9)
-        };
+        let nan = Observation { validation_loss: Some(f64::NAN), ..Observation::new(100, 0.9) };
         assert_eq!(nan.not_finite().as_deref(), Some("the validation loss is NaN"));
-        let infinite = Observation {
-            train_loss: Some(f64::INFINITY),
-            ..Observation::new(100, 0.9)
-        };
+        let infinite = Observation { train_loss: Some(f64::INFINITY), ..Observation::new(100, 0.9) };
         assert_eq!(infinite.not_finite().as_deref(), Some("the training loss is inf"));
-        let broken = Observation {
-            weights_finite: false,
-            ..Observation::new(100, 0.9)
-        };
+        let broken = Observation { weights_finite: false, ..Observation::new(100, 0.9) };
         assert_eq!(broken.not_finite().as_deref(), Some("a weight is NaN or infinite"));
-        let test_set = Observation {
-            test_accuracy: Some(f64::NAN),
-            ..Observation::new(100, 0.9)
-        };
+        let test_set = Observation { test_accuracy: Some(f64::NAN), ..Observation::new(100, 0.9) };
         assert_eq!(test_set.not_finite(), None);
     }
 

@@ -57,26 +57,17 @@ impl Patience {
 
     /// Watches the validation loss, where lower is better.
     pub fn on_loss(self) -> Self {
-        Self {
-            measure: Measure::ValidationLoss,
-            ..self
-        }
+        Self { measure: Measure::ValidationLoss, ..self }
     }
 
     /// Lets an improvement count only if it is larger than this: 0.001 is a tenth of a percent in accuracy.
     pub fn min_delta(self, min_delta: f64) -> Self {
-        Self {
-            min_delta: MinDelta::Absolute(min_delta),
-            ..self
-        }
+        Self { min_delta: MinDelta::Absolute(min_delta), ..self }
     }
 
     /// Lets an improvement count only if it is larger than this part of the best value: 0.01 is a hundredth of it.
     pub fn min_relative_delta(self, part: f64) -> Self {
-        Self {
-            min_delta: MinDelta::Relative(part),
-            ..self
-        }
+        Self { min_delta: MinDelta::Relative(part), ..self }
     }
 
     /// Judges by the exponential moving average, so that noise neither stops a run nor prolongs it.
@@ -85,27 +76,18 @@ impl Patience {
     /// evaluations count. The average is corrected for its start as in [Adam](https://arxiv.org/abs/1412.6980), so that
     /// the first one is the first value.
     pub fn smoothing(self, decay: f64) -> Self {
-        Self {
-            smoothing: decay,
-            ..self
-        }
+        Self { smoothing: decay, ..self }
     }
 
     /// Starts to lose patience only after this iteration. Improvements before it are improvements all the same.
     pub fn warm_up(self, iteration: u64) -> Self {
-        Self {
-            warm_up: iteration,
-            ..self
-        }
+        Self { warm_up: iteration, ..self }
     }
 
     /// Keeps waiting only for what is better than this: a run that has not passed it when the patience is over, counted
     /// from the warm-up, is given up. An improvement below it is kept as the best, but buys no time.
     pub fn baseline(self, value: f64) -> Self {
-        Self {
-            baseline: Some(value),
-            ..self
-        }
+        Self { baseline: Some(value), ..self }
     }
 
     pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
@@ -132,16 +114,8 @@ impl Patience {
         if history.is_empty() {
             return judgement;
         }
-        let why = format!(
-            "no improvement for more than {} iterations since iteration {since}",
-            self.iterations
-        );
-        judgement.stopping_after(
-            since.saturating_add(self.iterations),
-            StopKind::NoImprovement,
-            self,
-            why,
-        )
+        let why = format!("no improvement for more than {} iterations since iteration {since}", self.iterations);
+        judgement.stopping_after(since.saturating_add(self.iterations), StopKind::NoImprovement, self, why)
     }
 
     /// The measure, turned so that higher is better.
@@ -201,11 +175,7 @@ struct MovingAverage {
 
 impl MovingAverage {
     fn new(decay: f64) -> Self {
-        Self {
-            decay,
-            sum: 0.0,
-            weight: 0.0,
-        }
+        Self { decay, sum: 0.0, weight: 0.0 }
     }
 
     fn next(&mut self, value: f64) -> f64 {
@@ -220,18 +190,12 @@ mod tests {
     use super::*;
 
     fn accuracies(values: &[f64]) -> Vec<Observation> {
-        (100..)
-            .step_by(100)
-            .zip(values)
-            .map(|(iteration, &value)| Observation::new(iteration, value))
-            .collect()
+        (100..).step_by(100).zip(values).map(|(iteration, &value)| Observation::new(iteration, value)).collect()
     }
 
     fn losses(values: &[f64]) -> Vec<Observation> {
         let mut history = accuracies(values);
-        history
-            .iter_mut()
-            .for_each(|observation| observation.validation_loss = Some(observation.validation_accuracy));
+        history.iter_mut().for_each(|observation| observation.validation_loss = Some(observation.validation_accuracy));
         history
     }
 
@@ -243,18 +207,12 @@ mod tests {
 
     #[test]
     fn waits_from_the_last_improvement() {
-        assert_eq!(
-            verdict(Patience::new(250), &accuracies(&[0.8, 0.9, 0.85])),
-            (Some(1), Some(451))
-        );
+        assert_eq!(verdict(Patience::new(250), &accuracies(&[0.8, 0.9, 0.85])), (Some(1), Some(451)));
     }
 
     #[test]
     fn stays_equal_is_no_improvement() {
-        assert_eq!(
-            verdict(Patience::new(250), &accuracies(&[0.9, 0.9, 0.9])),
-            (Some(0), Some(351))
-        );
+        assert_eq!(verdict(Patience::new(250), &accuracies(&[0.9, 0.9, 0.9])), (Some(0), Some(351)));
     }
 
     #[test]
@@ -286,23 +244,14 @@ mod tests {
     #[test]
     fn warm_up_delays_the_stop_but_keeps_the_best() {
         let history = accuracies(&[0.9, 0.8, 0.8, 0.8]);
-        assert_eq!(
-            verdict(Patience::new(100).warm_up(1000), &history),
-            (Some(0), Some(1101))
-        );
+        assert_eq!(verdict(Patience::new(100).warm_up(1000), &history), (Some(0), Some(1101)));
     }
 
     #[test]
     fn below_the_baseline_improvements_buy_no_time() {
         let patience = Patience::new(250).baseline(0.5);
-        assert_eq!(
-            verdict(patience.clone(), &accuracies(&[0.1, 0.2])),
-            (Some(1), Some(251))
-        );
-        assert_eq!(
-            verdict(patience.clone(), &accuracies(&[0.1, 0.5])),
-            (Some(1), Some(251))
-        );
+        assert_eq!(verdict(patience.clone(), &accuracies(&[0.1, 0.2])), (Some(1), Some(251)));
+        assert_eq!(verdict(patience.clone(), &accuracies(&[0.1, 0.5])), (Some(1), Some(251)));
         assert_eq!(verdict(patience, &accuracies(&[0.1, 0.6])), (Some(1), Some(451)));
     }
 
@@ -318,12 +267,7 @@ mod tests {
     #[test]
     fn the_name_says_what_was_changed() {
         assert_eq!(Patience::new(1000).to_string(), "patience(1000)");
-        let patience = Patience::new(1000)
-            .on_loss()
-            .min_relative_delta(0.01)
-            .smoothing(0.9)
-            .warm_up(500)
-            .baseline(0.3);
+        let patience = Patience::new(1000).on_loss().min_relative_delta(0.01).smoothing(0.9).warm_up(500).baseline(0.3);
         let name = "patience(1000 on loss, min delta 1%, smoothing 0.9, warm-up 500, baseline 0.3)";
         assert_eq!(patience.to_string(), name);
     }

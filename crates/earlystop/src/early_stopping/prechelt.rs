@@ -46,15 +46,8 @@ pub(super) fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, h
 pub(super) fn successive_rises(name: &impl Display, strips: usize, strip: usize, history: &[Observation]) -> Judgement {
     let judgement = Judgement::keeping(lowest(history));
     let strips = strips.max(1);
-    let ends: Vec<_> = history
-        .chunks_exact(strip.max(1))
-        .filter_map(|strip| strip.last())
-        .collect();
-    let rises = ends
-        .windows(2)
-        .rev()
-        .take_while(|pair| pair[1].validation_loss > pair[0].validation_loss)
-        .count();
+    let ends: Vec<_> = history.chunks_exact(strip.max(1)).filter_map(|strip| strip.last()).collect();
+    let rises = ends.windows(2).rev().take_while(|pair| pair[1].validation_loss > pair[0].validation_loss).count();
     match ends.last() {
         Some(last) if rises >= strips => {
             let why = format!("the validation loss rose in {rises} successive strips of {strip} evaluations");
@@ -79,13 +72,8 @@ fn last_strip(strip: usize, history: &[Observation]) -> Option<(&[Observation], 
 
 /// The index of the first evaluation with the lowest validation loss.
 fn lowest(history: &[Observation]) -> Option<usize> {
-    let losses = history
-        .iter()
-        .map(|observation| observation.validation_loss.unwrap_or(f64::INFINITY));
-    losses
-        .enumerate()
-        .min_by(|(_, a), (_, b)| a.total_cmp(b))
-        .map(|(index, _)| index)
+    let losses = history.iter().map(|observation| observation.validation_loss.unwrap_or(f64::INFINITY));
+    losses.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
 }
 
 #[cfg(test)]
@@ -117,17 +105,10 @@ mod tests {
         // E_opt  1.00  0.80  0.80  0.80  0.80  0.80
         // GL     0     0     5     0     2.5   12.5
         let history = history(&[1.00, 0.80, 0.84, 0.80, 0.82, 0.90], &[0.5; 6]);
-        for (alpha, expected) in [
-            (2.0, Some((300, 200))),
-            (6.0, Some((600, 200))),
-            (12.0, Some((600, 200))),
-            (13.0, None),
-        ] {
-            assert_eq!(
-                stop(|history| generalization_loss(&"GL", alpha, history), &history),
-                expected,
-                "alpha {alpha}"
-            );
+        for (alpha, expected) in
+            [(2.0, Some((300, 200))), (6.0, Some((600, 200))), (12.0, Some((600, 200))), (13.0, None)]
+        {
+            assert_eq!(stop(|history| generalization_loss(&"GL", alpha, history), &history), expected, "alpha {alpha}");
         }
     }
 
@@ -142,16 +123,10 @@ mod tests {
         // P_2                   250             50              5
         // GL                    0               10              20
         // GL / P_2              0               0.2             4
-        let history = history(
-            &[1.00, 0.80, 0.70, 0.77, 0.80, 0.84],
-            &[0.6, 0.4, 0.33, 0.30, 0.202, 0.200],
-        );
-        for (alpha, expected) in [
-            (0.1, Some((400, 300))),
-            (0.3, Some((600, 300))),
-            (3.9, Some((600, 300))),
-            (4.1, None),
-        ] {
+        let history = history(&[1.00, 0.80, 0.70, 0.77, 0.80, 0.84], &[0.6, 0.4, 0.33, 0.30, 0.202, 0.200]);
+        for (alpha, expected) in
+            [(0.1, Some((400, 300))), (0.3, Some((600, 300))), (3.9, Some((600, 300))), (4.1, None)]
+        {
             assert_eq!(
                 stop(|history| progress_quotient(&"PQ", alpha, 2, history), &history),
                 expected,
@@ -191,11 +166,7 @@ mod tests {
         // rises in a row        -           1           0           1           2
         let history = history(&[1.0, 0.9, 0.5, 0.95, 0.9, 0.8, 0.9, 0.85, 0.8, 0.86, 0.1], &[0.5; 11]);
         for (strips, expected) in [(1, Some((400, 300))), (2, Some((1000, 300))), (3, None)] {
-            assert_eq!(
-                stop(|history| successive_rises(&"UP", strips, 2, history), &history),
-                expected,
-                "UP_{strips}"
-            );
+            assert_eq!(stop(|history| successive_rises(&"UP", strips, 2, history), &history), expected, "UP_{strips}");
         }
     }
 

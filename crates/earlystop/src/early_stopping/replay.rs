@@ -60,10 +60,7 @@ pub fn replay(history: &[Observation], rules: impl IntoIterator<Item = Rule>) ->
             saved: iterations.saturating_sub(stopped_at),
         }
     };
-    Comparison {
-        iterations,
-        rows: rules.into_iter().map(outcome).collect(),
-    }
+    Comparison { iterations, rows: rules.into_iter().map(outcome).collect() }
 }
 
 /// The iteration of the first stop and its reason, and the index of the best evaluation until then.
@@ -78,11 +75,7 @@ fn first_stop(rule: &Rule, history: &[Observation]) -> (Option<(u64, StopReason)
     }
     let Judgement { best, stop } = Judgement::of(rule, history);
     let end = history.last().map_or(0, |last| last.iteration);
-    (
-        stop.filter(|stop| stop.at.max(now) <= end)
-            .map(|stop| (now, stop.reason)),
-        best,
-    )
+    (stop.filter(|stop| stop.at.max(now) <= end).map(|stop| (now, stop.reason)), best)
 }
 
 impl Comparison {
@@ -91,31 +84,18 @@ impl Comparison {
         let line = |cells: &[String; 6]| format!("| {} |\n", cells.join(" | "));
         let rule = "|---|---:|---:|---:|---:|---:|\n".to_owned();
         let rows = self.rows.iter().map(|row| line(&self.cells(row)));
-        [line(&HEADER.map(String::from)), rule]
-            .into_iter()
-            .chain(rows)
-            .collect()
+        [line(&HEADER.map(String::from)), rule].into_iter().chain(rows).collect()
     }
 
     fn cells(&self, row: &Outcome) -> [String; 6] {
         let percent = |part: Option<f64>| part.map_or("-".to_owned(), |part| format!("{:.2}%", 100.0 * part));
         [
             row.rule.clone(),
-            if row.reason.is_some() {
-                row.stopped_at.to_string()
-            } else {
-                "-".to_owned()
-            },
-            row.kept
-                .as_ref()
-                .map_or("-".to_owned(), |kept| kept.iteration.to_string()),
+            if row.reason.is_some() { row.stopped_at.to_string() } else { "-".to_owned() },
+            row.kept.as_ref().map_or("-".to_owned(), |kept| kept.iteration.to_string()),
             percent(row.kept.as_ref().map(|kept| kept.validation_accuracy)),
             percent(row.kept.as_ref().and_then(|kept| kept.test_accuracy)),
-            format!(
-                "{} ({:.0}%)",
-                row.saved,
-                100.0 * row.saved as f64 / self.iterations.max(1) as f64
-            ),
+            format!("{} ({:.0}%)", row.saved, 100.0 * row.saved as f64 / self.iterations.max(1) as f64),
         ]
     }
 }
@@ -161,12 +141,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_what_each_rule_would_have_cost() {
-        let rules = [
-            Rule::patience(100),
-            Rule::patience(1000),
-            Rule::iterations(50),
-            Rule::target(0.95).named("95%"),
-        ];
+        let rules = [Rule::patience(100), Rule::patience(1000), Rule::iterations(50), Rule::target(0.95).named("95%")];
         let expected = "\
 rule            stops at  keeps  validation    test  iterations saved
 patience(100)        301    200      95.00%  94.00%         299 (50%)

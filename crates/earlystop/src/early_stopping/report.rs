@@ -76,14 +76,8 @@ impl fmt::Display for StopReport {
             None => writeln!(f, "Not stopped by any rule.")?,
         }
         match self.best {
-            Some(Best {
-                iteration, accuracy, ..
-            }) => {
-                writeln!(
-                    f,
-                    "Best: validation accuracy {:.2}% at iteration {iteration}.",
-                    100.0 * accuracy
-                )?;
+            Some(Best { iteration, accuracy, .. }) => {
+                writeln!(f, "Best: validation accuracy {:.2}% at iteration {iteration}.", 100.0 * accuracy)?;
             }
             None => writeln!(f, "Best: none.")?,
         }
@@ -114,23 +108,10 @@ mod tests {
 
     #[test]
     fn the_report_tells_the_tutorials_run() {
-        let reason = StopReason {
-            kind: StopKind::NoImprovement,
-            rule: "patience(1000)".into(),
-            why: "enough".into(),
-        };
-        let best = Best {
-            iteration: 4800,
-            accuracy: 0.988,
-            elapsed: Some(Duration::from_millis(23_200)),
-        };
+        let reason = StopReason { kind: StopKind::NoImprovement, rule: "patience(1000)".into(), why: "enough".into() };
+        let best = Best { iteration: 4800, accuracy: 0.988, elapsed: Some(Duration::from_millis(23_200)) };
         let elapsed = Some(Duration::from_millis(28_000));
-        let report = StopReport {
-            reason: Some(reason),
-            best: Some(best),
-            iterations: 5801,
-            elapsed,
-        };
+        let report = StopReport { reason: Some(reason), best: Some(best), iterations: 5801, elapsed };
         let expected = "Stopped by patience(1000): enough.\n\
             Best: validation accuracy 98.80% at iteration 4800.\n\
             Used: 5801 iterations in 0:00:28, 1001 of them (0:00:05) after the best.";
@@ -139,16 +120,8 @@ mod tests {
 
     #[test]
     fn the_report_of_a_run_without_anything_says_so() {
-        let report = StopReport {
-            reason: None,
-            best: None,
-            iterations: 50,
-            elapsed: None,
-        };
-        assert_eq!(
-            report.to_string(),
-            "Not stopped by any rule.\nBest: none.\nUsed: 50 iterations."
-        );
+        let report = StopReport { reason: None, best: None, iterations: 50, elapsed: None };
+        assert_eq!(report.to_string(), "Not stopped by any rule.\nBest: none.\nUsed: 50 iterations.");
     }
 
     #[test]

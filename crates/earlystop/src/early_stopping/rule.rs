@@ -89,10 +89,7 @@ impl Rule {
     /// probability below 5%. Needs the [mistakes](Observation::mistakes). Steps too small to be told from luck add up,
     /// as the best stays where it was.
     pub fn noise_aware(patience: u64) -> Self {
-        Self::NoiseAware {
-            patience,
-            significance: 0.05,
-        }
+        Self::NoiseAware { patience, significance: 0.05 }
     }
 
     /// Stops when the validation loss is more than `alpha` percent above its lowest: [Prechelt's][paper] GL. Needs the
@@ -164,10 +161,7 @@ impl Rule {
 
     /// Gives the rule a name, to be printed in place of its numbers.
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self::Named {
-            name: name.into(),
-            rule: Box::new(self),
-        }
+        Self::Named { name: name.into(), rule: Box::new(self) }
     }
 
     /// Judges a history in which all is finite and which lacks nothing.
@@ -185,22 +179,13 @@ impl Rule {
             Self::AnyOf(rules) => {
                 let judgements: Vec<_> = rules.iter().map(|rule| rule.judge(history)).collect();
                 let best = chosen(rules, &judgements, history);
-                Judgement {
-                    best,
-                    stop: judgements
-                        .into_iter()
-                        .filter_map(|it| it.stop)
-                        .min_by_key(|stop| stop.at),
-                }
+                Judgement { best, stop: judgements.into_iter().filter_map(|it| it.stop).min_by_key(|stop| stop.at) }
             }
             Self::AllOf(rules) => {
                 let judgements: Vec<_> = rules.iter().map(|rule| rule.judge(history)).collect();
                 let best = chosen(rules, &judgements, history);
                 let stops: Option<Vec<Stop>> = judgements.into_iter().map(|it| it.stop).collect();
-                Judgement {
-                    best,
-                    stop: stops.and_then(|stops| self.last_of(stops)),
-                }
+                Judgement { best, stop: stops.and_then(|stops| self.last_of(stops)) }
             }
             Self::Named { name, rule } => {
                 let mut judgement = rule.judge(history);
@@ -220,10 +205,8 @@ impl Rule {
             Self::Patience(patience) => patience.lacks(observation),
             Self::NoiseAware { .. } => {
                 let images = |it: &Observation| it.mistakes.as_ref().map(|mistakes| mistakes.images());
-                without(images(observation).is_none(), "the mistakes").or(without(
-                    images(observation) != images(first),
-                    "the mistakes on the same images as at first",
-                ))
+                without(images(observation).is_none(), "the mistakes")
+                    .or(without(images(observation) != images(first), "the mistakes on the same images as at first"))
             }
             Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => validation_loss(),
             Self::ProgressQuotient { .. } => {
@@ -247,20 +230,9 @@ impl Rule {
     }
 
     fn last_of(&self, stops: Vec<Stop>) -> Option<Stop> {
-        let why = stops
-            .iter()
-            .map(|stop| stop.reason.why.as_str())
-            .collect::<Vec<_>>()
-            .join(", and ");
+        let why = stops.iter().map(|stop| stop.reason.why.as_str()).collect::<Vec<_>>().join(", and ");
         let last = stops.into_iter().max_by_key(|stop| stop.at)?;
-        Some(Stop {
-            at: last.at,
-            reason: StopReason {
-                kind: last.reason.kind,
-                rule: self.to_string(),
-                why,
-            },
-        })
+        Some(Stop { at: last.at, reason: StopReason { kind: last.reason.kind, rule: self.to_string(), why } })
     }
 }
 
@@ -337,10 +309,7 @@ mod tests {
     fn all_of_waits_for_the_last() {
         let rule = Rule::all_of([Rule::patience(200), Rule::target(0.9)]);
         assert_eq!(stop(&rule, &history(&[0.8, 0.7, 0.7])), None); // patience would be over at 301
-        assert_eq!(
-            stop(&rule, &history(&[0.8, 0.9])),
-            Some((401, "patience(200) and target(0.9)".into()))
-        );
+        assert_eq!(stop(&rule, &history(&[0.8, 0.9])), Some((401, "patience(200) and target(0.9)".into())));
         assert_eq!(stop(&Rule::all_of([]), &history(&[0.9])), None);
     }
 
@@ -348,16 +317,8 @@ mod tests {
     fn a_combination_keeps_the_best_of_its_first_rule_with_a_notion_of_it() {
         let history = history(&[0.80, 0.82, 0.90]);
         let demanding = Rule::from(Patience::new(1000).min_delta(0.5));
-        assert_eq!(
-            Rule::any_of([Rule::iterations(500), demanding.clone()])
-                .judge(&history)
-                .best,
-            Some(0)
-        );
-        assert_eq!(
-            Rule::any_of([Rule::patience(10), demanding]).judge(&history).best,
-            Some(2)
-        );
+        assert_eq!(Rule::any_of([Rule::iterations(500), demanding.clone()]).judge(&history).best, Some(0));
+        assert_eq!(Rule::any_of([Rule::patience(10), demanding]).judge(&history).best, Some(2));
         assert_eq!(Rule::any_of([Rule::iterations(500)]).judge(&history).best, Some(2));
     }
 
@@ -369,20 +330,13 @@ mod tests {
         assert_eq!(rule.to_string(), name);
         let named = rule.named("mine");
         assert_eq!(named.to_string(), "mine");
-        assert_eq!(
-            stop(&Rule::iterations(5).named("short"), &[]),
-            Some((5, "short".into()))
-        );
+        assert_eq!(stop(&Rule::iterations(5).named("short"), &[]), Some((5, "short".into())));
     }
 
     #[test]
     fn a_rule_can_be_saved_whatever_its_numbers() {
         let patience = Patience::new(7).baseline(f64::NEG_INFINITY).min_delta(0.1 + 0.2);
-        let rule = Rule::any_of([
-            patience.into(),
-            Rule::target(f64::INFINITY),
-            Rule::time(Duration::from_millis(3)),
-        ]);
+        let rule = Rule::any_of([patience.into(), Rule::target(f64::INFINITY), Rule::time(Duration::from_millis(3))]);
         let json = serde_json::to_string(&rule).unwrap();
         assert_eq!(serde_json::from_str::<Rule>(&json).unwrap(), rule);
     }

@@ -10,11 +10,7 @@ fn the_tutorials_run_stops_at_5801_and_keeps_4800() {
     let mut stopped_at = None;
     for iteration in 1..=10_000 {
         if iteration % 100 == 0 {
-            let accuracy = if iteration < 4800 {
-                0.9 + iteration as f64 * 1e-5
-            } else {
-                0.988
-            };
+            let accuracy = if iteration < 4800 { 0.9 + iteration as f64 * 1e-5 } else { 0.988 };
             assert_eq!(stopping.observe(iteration, accuracy).improved, iteration <= 4800);
         }
         if stopping.should_stop(iteration) {
@@ -23,14 +19,7 @@ fn the_tutorials_run_stops_at_5801_and_keeps_4800() {
         }
     }
     assert_eq!(stopped_at, Some(5801));
-    assert_eq!(
-        stopping.best(),
-        Some(Best {
-            iteration: 4800,
-            accuracy: 0.988,
-            elapsed: None
-        })
-    );
+    assert_eq!(stopping.best(), Some(Best { iteration: 4800, accuracy: 0.988, elapsed: None }));
 }
 
 #[test]
@@ -38,20 +27,14 @@ fn an_evaluation_after_the_patience_is_told_to_stop() {
     let mut stopping = EarlyStopping::new(1000);
     stopping.observe(100, 0.9);
     assert_eq!(stopping.observe(1100, 0.9).stop, None);
-    assert_eq!(
-        stopping.observe(1200, 0.9).stop.map(|reason| reason.kind),
-        Some(StopKind::NoImprovement)
-    );
+    assert_eq!(stopping.observe(1200, 0.9).stop.map(|reason| reason.kind), Some(StopKind::NoImprovement));
 }
 
 #[test]
 fn nan_ends_the_run_at_once_and_is_never_the_best() {
     let mut stopping = EarlyStopping::new(1000);
     stopping.observe(100, 0.5);
-    let verdict = stopping.record(Observation {
-        validation_loss: Some(f64::NAN),
-        ..Observation::new(200, 0.9)
-    });
+    let verdict = stopping.record(Observation { validation_loss: Some(f64::NAN), ..Observation::new(200, 0.9) });
     assert!(!verdict.improved);
     let reason = verdict.stop.unwrap();
     assert_eq!(
@@ -133,10 +116,7 @@ fn rules() -> impl Strategy<Value = Rule> {
     });
     let leaf = prop_oneof![
         patience,
-        (0..12u64).prop_map(|patience| Rule::NoiseAware {
-            patience,
-            significance: 0.3
-        }),
+        (0..12u64).prop_map(|patience| Rule::NoiseAware { patience, significance: 0.3 }),
         (0..90u32).prop_map(|alpha| Rule::generalization_loss(alpha.into())),
         (0..9u32, 0..4usize).prop_map(|(alpha, strip)| Rule::progress_quotient(f64::from(alpha) / 10.0, strip)),
         (0..4usize, 0..4usize).prop_map(|(strips, strip)| Rule::successive_rises(strips, strip)),

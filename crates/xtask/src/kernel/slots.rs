@@ -71,17 +71,13 @@ impl Builds {
     pub(crate) fn new(kernel: &Path, clone: &Path) -> Self {
         // As evcxr spells the crate's path: with two spellings, cargo would see two crates.
         let clone = clone.canonicalize().unwrap_or_else(|_| clone.to_owned());
-        Self {
-            folder: kernel.join("build"),
-            clone,
-        }
+        Self { folder: kernel.join("build"), clone }
     }
 
     /// Takes a free folder, made or made anew from the warm one where needed.
     pub(crate) fn take(&self) -> Result<Slot> {
-        let slot = (1..)
-            .find_map(|number| self.lock(&number.to_string()).transpose())
-            .expect("numbers do not run out")?;
+        let slot =
+            (1..).find_map(|number| self.lock(&number.to_string()).transpose()).expect("numbers do not run out")?;
         self.refresh(&slot.folder)?;
         self.prune();
         Ok(slot)
@@ -89,11 +85,7 @@ impl Builds {
 
     /// Takes the folder that the others are copied from, to be completed anew.
     pub(crate) fn take_warm(&self) -> Result<Slot> {
-        let busy = || {
-            Error::new("warm the kernel up")
-                .got("a kernel is being started or warmed up")
-                .hint("Try again.")
-        };
+        let busy = || Error::new("warm the kernel up").got("a kernel is being started or warmed up").hint("Try again.");
         let slot = self.lock("warm")?.ok_or_else(busy)?;
         self.lay_out(&slot.folder)?;
         Ok(slot)
@@ -117,10 +109,7 @@ impl Builds {
         let file = File::options().create(true).append(true).read(true).open(&path);
         let lock = file.map_err(|source| Error::io("open", &path, &source))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Slot {
-                folder: self.folder.join(name),
-                lock,
-            })),
+            Ok(()) => Ok(Some(Slot { folder: self.folder.join(name), lock })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(Error::io("lock", &path, &source)),
         }
@@ -153,11 +142,7 @@ impl Builds {
         if stamp.exists() {
             std::fs::remove_file(&stamp).map_err(|source| Error::io("remove", &stamp, &source))?;
         }
-        for (path, text) in [
-            ("Cargo.toml", WORKSPACE),
-            ("pins/Cargo.toml", &manifest),
-            ("pins/lib.rs", ""),
-        ] {
+        for (path, text) in [("Cargo.toml", WORKSPACE), ("pins/Cargo.toml", &manifest), ("pins/lib.rs", "")] {
             let path = folder.join(path);
             std::fs::write(&path, text).map_err(|source| Error::io("write", &path, &source))?;
         }
@@ -171,9 +156,7 @@ impl Builds {
         let Ok(entries) = std::fs::read_dir(&self.folder) else {
             return;
         };
-        let names = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok());
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         for name in names.filter(|name| name.parse::<u32>().is_ok_and(|number| number > KEPT)) {
             if let Ok(Some(slot)) = self.lock(&name) {
                 let _ = std::fs::remove_dir_all(&slot.folder);
@@ -245,10 +228,7 @@ mod tests {
         std::fs::write(one.folder.join("compiled"), "more").unwrap();
         drop(one);
         let next = builds.take().unwrap();
-        assert_eq!(
-            (next.crate_folder(), compiled(&next).as_deref()),
-            (folder, Some("more"))
-        );
+        assert_eq!((next.crate_folder(), compiled(&next).as_deref()), (folder, Some("more")));
     }
 
     #[test]

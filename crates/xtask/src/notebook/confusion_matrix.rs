@@ -20,15 +20,10 @@ impl ConfusionMatrix {
         }
         let printed: Vec<&str> = lines.take_while(|line| line.starts_with(['[', ' '])).collect();
         let row = |line: &&str| -> Option<Vec<u64>> {
-            line.trim_matches(['[', ']', ' '])
-                .split_whitespace()
-                .map(|number| number.parse().ok())
-                .collect()
+            line.trim_matches(['[', ']', ' ']).split_whitespace().map(|number| number.parse().ok()).collect()
         };
         let rows: Option<Vec<Vec<u64>>> = printed.iter().map(row).collect();
-        let matrix = rows
-            .map(|rows| Self { rows })
-            .filter(|matrix| matrix.as_numpy() == printed.join("\n"));
+        let matrix = rows.map(|rows| Self { rows }).filter(|matrix| matrix.as_numpy() == printed.join("\n"));
         let matrix = matrix.ok_or_else(|| format!("not a matrix as numpy prints it:\n{}", printed.join("\n")))?;
         let classes = matrix.rows.len();
         if matrix.rows.iter().any(|row| row.len() != classes) {
@@ -44,19 +39,11 @@ impl ConfusionMatrix {
         if (diagonal, sum) == (correct, total) {
             return Ok(());
         }
-        Err(format!(
-            "the matrix has {diagonal} of {sum} on its diagonal, the accuracy line {correct} of {total}"
-        ))
+        Err(format!("the matrix has {diagonal} of {sum} on its diagonal, the accuracy line {correct} of {total}"))
     }
 
     fn as_numpy(&self) -> String {
-        let width = self
-            .rows
-            .iter()
-            .flatten()
-            .map(|number| number.to_string().len())
-            .max()
-            .unwrap_or(1);
+        let width = self.rows.iter().flatten().map(|number| number.to_string().len()).max().unwrap_or(1);
         let row = |row: &Vec<u64>| {
             let numbers: Vec<String> = row.iter().map(|number| format!("{number:>width$}")).collect();
             format!("[{}]", numbers.join(" "))
@@ -82,17 +69,9 @@ mod tests {
 
     #[test]
     fn other_formats_are_refused() {
-        for (old, new) in [
-            ("[[ 974", "[[974"),
-            (" [   1", "[   1"),
-            ("1127]]", "1127]"),
-            ("   0]", "   x]"),
-        ] {
+        for (old, new) in [("[[ 974", "[[974"), (" [   1", "[   1"), ("1127]]", "1127]"), ("   0]", "   x]")] {
             let printed = PRINTED.replace(old, new);
-            assert!(
-                ConfusionMatrix::find(&printed).unwrap_err().contains("numpy"),
-                "{printed}"
-            );
+            assert!(ConfusionMatrix::find(&printed).unwrap_err().contains("numpy"), "{printed}");
         }
         let wide = format!("{TITLE}\n[[5 0]]");
         assert!(ConfusionMatrix::find(&wide).unwrap_err().contains("not square"));

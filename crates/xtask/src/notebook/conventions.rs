@@ -28,9 +28,7 @@ fn check_format(notebook: &Notebook) -> Vec<Problem> {
     let mut problems = Vec::new();
     let (major, minor) = notebook.format;
     if major != 4 || minor < 5 {
-        problems.push(Problem::of_notebook(format!(
-            "expected notebook format 4.5, found {major}.{minor}"
-        )));
+        problems.push(Problem::of_notebook(format!("expected notebook format 4.5, found {major}.{minor}")));
     }
     let mut ids = HashSet::new();
     for place in notebook.numbered() {
@@ -46,22 +44,12 @@ fn check_format(notebook: &Notebook) -> Vec<Problem> {
 
 /// One complete run counts its cells without a gap; evcxr starts at 2, others at 1.
 fn check_execution_counts(notebook: &Notebook) -> Vec<Problem> {
-    let first = notebook
-        .code()
-        .next()
-        .and_then(|(_, cell)| cell.execution_count)
-        .unwrap_or(2)
-        .clamp(1, 2);
-    let wrong = (first..)
-        .zip(notebook.code())
-        .find(|(expected, (_, cell))| cell.execution_count != Some(*expected));
+    let first = notebook.code().next().and_then(|(_, cell)| cell.execution_count).unwrap_or(2).clamp(1, 2);
+    let wrong = (first..).zip(notebook.code()).find(|(expected, (_, cell))| cell.execution_count != Some(*expected));
     let Some((expected, place)) = wrong else {
         return Vec::new();
     };
-    let found = place
-        .1
-        .execution_count
-        .map_or("none".to_owned(), |count| count.to_string());
+    let found = place.1.execution_count.map_or("none".to_owned(), |count| count.to_string());
     let message =
         format!("expected execution count {expected}, found {found}: run the whole notebook from a new kernel");
     vec![Problem::in_cell(place, message)]
@@ -94,11 +82,7 @@ mod tests {
     #[test]
     fn a_clean_run_is_accepted_from_one_or_two() {
         for first in [1, 2] {
-            let cells = [
-                printing(first, "1"),
-                printing(first + 1, "2"),
-                result(first + 2, "text/plain", "3"),
-            ];
+            let cells = [printing(first, "1"), printing(first + 1, "2"), result(first + 2, "text/plain", "3")];
             assert_eq!(list(&check(&notebook(&cells))), "");
         }
     }
@@ -118,15 +102,9 @@ mod tests {
     fn unit_results_machine_paths_and_stderr_are_found() {
         for (cell, found) in [
             (result(2, "text/plain", "()"), "end the cell in a semicolon"),
-            (
-                result(2, "text/plain", "\"/home/somebody/data\""),
-                "a path of this machine",
-            ),
+            (result(2, "text/plain", "\"/home/somebody/data\""), "a path of this machine"),
             (printing(2, "Saved /root/best\n"), "a path of this machine"),
-            (
-                printing(2, "thread 'main' panicked at src/lib.rs:1:1:\n"),
-                "prints a panic's message",
-            ),
+            (printing(2, "thread 'main' panicked at src/lib.rs:1:1:\n"), "prints a panic's message"),
             (stderr(2, "warning"), "stderr"),
         ] {
             let problems = list(&check(&notebook(&[cell])));

@@ -32,10 +32,7 @@ pub(super) fn execute(environment: &Environment, notebook: &Path, folder: &Path)
     let failures = list(&failures::find(&Notebook::read(&executed)?));
     let html = nbconvert(environment, &["--to=html"], &executed, &executed.with_extension("html"))?;
     if !failures.is_empty() {
-        let hint = format!(
-            "The notebook as far as it came: {}",
-            executed.with_extension("html").display()
-        );
+        let hint = format!("The notebook as far as it came: {}", executed.with_extension("html").display());
         return Err(Error::new(tried).got(failures).hint(hint));
     }
     for (tried, ended) in [(tried, ended), ("write the notebook as HTML".to_owned(), html)] {
@@ -78,17 +75,12 @@ fn nbconvert(environment: &Environment, flags: &[&str], from: &Path, to: &Path) 
         }
     }
     let success = child.wait().map_err(cannot)?.success();
-    Ok(Ended {
-        success,
-        last_words: said[said.len().saturating_sub(LAST_LINES)..].join("\n"),
-    })
+    Ok(Ended { success, last_words: said[said.len().saturating_sub(LAST_LINES)..].join("\n") })
 }
 
 /// `  3.4 s  cell 12/53  let mut network = …`, as `notebooks/stop_on_failure.py` prints it.
 fn is_announcement(line: &str) -> bool {
-    line.trim_start()
-        .split_once(" s  cell ")
-        .is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
+    line.trim_start().split_once(" s  cell ").is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
 }
 
 #[cfg(test)]
@@ -98,9 +90,7 @@ mod tests {
     #[test]
     fn announcements_of_cells_are_told_from_all_else() {
         assert!(is_announcement("  12.3 s  cell 4/53  let x = 1;"));
-        assert!(!is_announcement(
-            "[NbConvertApp] Converting notebook x.ipynb to notebook"
-        ));
+        assert!(!is_announcement("[NbConvertApp] Converting notebook x.ipynb to notebook"));
         assert!(!is_announcement("it took 3 s  cell by cell"));
     }
 }

@@ -6,10 +6,7 @@ use super::problem::Problem;
 
 /// One problem for each cell that did not do what it should.
 pub(super) fn find(notebook: &Notebook) -> Vec<Problem> {
-    notebook
-        .code()
-        .filter_map(|place| message(place.1).map(|message| Problem::in_cell(place, message)))
-        .collect()
+    notebook.code().filter_map(|place| message(place.1).map(|message| Problem::in_cell(place, message))).collect()
 }
 
 fn message(cell: &Cell) -> Option<String> {
@@ -31,32 +28,22 @@ fn error(output: &Output) -> Option<String> {
         return None;
     };
     let report = without_colours(traceback);
-    if report.contains(message.as_str()) {
-        Some(report)
-    } else {
-        Some(format!("{message}\n{report}"))
-    }
+    if report.contains(message.as_str()) { Some(report) } else { Some(format!("{message}\n{report}")) }
 }
 
 /// Whether a text has the panic line: "thread 'main' (123) panicked at src/lib.rs:3:5:".
 pub(super) fn is_panic(text: &str) -> bool {
-    text.lines()
-        .any(|line| line.starts_with("thread '") && line.contains("panicked at "))
+    text.lines().any(|line| line.starts_with("thread '") && line.contains("panicked at "))
 }
 
 fn without_backtrace(stderr: &str) -> String {
     let lines = stderr.lines().filter(|line| !line.starts_with("note: "));
-    lines
-        .take_while(|line| *line != "stack backtrace:")
-        .map(|line| format!("{line}\n"))
-        .collect()
+    lines.take_while(|line| *line != "stack backtrace:").map(|line| format!("{line}\n")).collect()
 }
 
 /// Drops the terminal's colour codes (ESC `[` … `m`).
 fn without_colours(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default();
-    parts.fold(first.to_owned(), |plain, part| {
-        plain + part.split_once('m').map_or(part, |(_, rest)| rest)
-    })
+    parts.fold(first.to_owned(), |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }

@@ -16,12 +16,8 @@ const SIDE: std::ops::RangeInclusive<u32> = 50..=4000;
 /// Checks one `image/png` output, base64 as Jupyter keeps it.
 pub(super) fn check(base64: &str) -> Result<(), String> {
     let text: String = base64.split_whitespace().collect();
-    let png = STANDARD
-        .decode(text)
-        .map_err(|error| format!("the figure is not base64: {error}"))?;
-    let rest = png
-        .strip_prefix(SIGNATURE)
-        .ok_or("the figure does not start as a PNG")?;
+    let png = STANDARD.decode(text).map_err(|error| format!("the figure is not base64: {error}"))?;
+    let rest = png.strip_prefix(SIGNATURE).ok_or("the figure does not start as a PNG")?;
     let header = rest.strip_prefix(HEADER).ok_or("the figure's PNG has no IHDR chunk")?;
     let [width, height] = sides(header).ok_or("the figure's PNG ends in its header")?;
     if !png.ends_with(END) {
@@ -30,11 +26,7 @@ pub(super) fn check(base64: &str) -> Result<(), String> {
     if SIDE.contains(&width) && SIDE.contains(&height) {
         return Ok(());
     }
-    Err(format!(
-        "the figure is {width}x{height} pixels, expected {} to {} each",
-        SIDE.start(),
-        SIDE.end()
-    ))
+    Err(format!("the figure is {width}x{height} pixels, expected {} to {} each", SIDE.start(), SIDE.end()))
 }
 
 fn sides(header: &[u8]) -> Option<[u32; 2]> {
@@ -68,10 +60,7 @@ mod tests {
             (png(800, 100_000, END), "800x100000 pixels"),
             (STANDARD.encode(b"GIF89a"), "does not start as a PNG"),
             (STANDARD.encode(SIGNATURE), "no IHDR"),
-            (
-                STANDARD.encode([SIGNATURE, HEADER, b"\0\0"].concat()),
-                "ends in its header",
-            ),
+            (STANDARD.encode([SIGNATURE, HEADER, b"\0\0"].concat()), "ends in its header"),
             ("?".to_owned(), "not base64"),
         ] {
             assert!(check(&figure).unwrap_err().contains(message), "{message}");

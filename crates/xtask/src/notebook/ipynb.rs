@@ -52,10 +52,7 @@ impl Notebook {
         let format = (version("nbformat")?, version("nbformat_minor")?);
         let cells = notebook["cells"].as_array().ok_or("`cells` is not a list")?;
         let cell = |(number, cell)| Cell::parse(cell).map_err(|message| format!("cell {number}: {message}"));
-        Ok(Self {
-            cells: (1..).zip(cells).map(cell).collect::<Result<_, _>>()?,
-            format,
-        })
+        Ok(Self { cells: (1..).zip(cells).map(cell).collect::<Result<_, _>>()?, format })
     }
 
     /// All cells with their place, counted from 1.
@@ -65,8 +62,7 @@ impl Notebook {
 
     /// The code cells that say something, with their place among all cells.
     pub(super) fn code(&self) -> impl Iterator<Item = (usize, &Cell)> {
-        self.numbered()
-            .filter(|(_, cell)| cell.kind == CellKind::Code && !cell.source.trim().is_empty())
+        self.numbered().filter(|(_, cell)| cell.kind == CellKind::Code && !cell.source.trim().is_empty())
     }
 
     pub(super) fn markdown(&self) -> impl Iterator<Item = (usize, &Cell)> {
@@ -117,26 +113,14 @@ impl Cell {
 impl Output {
     fn parse(output: &Value) -> Result<Self, String> {
         match output["output_type"].as_str() {
-            Some("stream") => Ok(Self::Stream {
-                name: text(&output["name"])?,
-                text: text(&output["text"])?,
-            }),
+            Some("stream") => Ok(Self::Stream { name: text(&output["name"])?, text: text(&output["text"])? }),
             Some("execute_result" | "display_data") => {
-                let data = output["data"]
-                    .as_object()
-                    .ok_or("`data` of an output is not an object")?;
+                let data = output["data"].as_object().ok_or("`data` of an output is not an object")?;
                 Ok(Self::Shown(data.clone()))
             }
             Some("error") => {
-                let lines = output["traceback"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str);
-                Ok(Self::Error {
-                    message: text(&output["evalue"])?,
-                    traceback: lines.collect::<Vec<_>>().join("\n"),
-                })
+                let lines = output["traceback"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                Ok(Self::Error { message: text(&output["evalue"])?, traceback: lines.collect::<Vec<_>>().join("\n") })
             }
             _ => Err(format!("unknown output type {}", output["output_type"])),
         }
@@ -182,10 +166,7 @@ mod tests {
             ("{", "EOF"),
             (r#"{"nbformat": "4"}"#, "`nbformat` is not a number"),
             (r#"{"nbformat": 4, "nbformat_minor": 5}"#, "`cells` is not a list"),
-            (
-                r#"{"nbformat": 4, "nbformat_minor": 5, "cells": [{}]}"#,
-                "cell 1: unknown cell type null",
-            ),
+            (r#"{"nbformat": 4, "nbformat_minor": 5, "cells": [{}]}"#, "cell 1: unknown cell type null"),
             (
                 r#"{"nbformat": 4, "nbformat_minor": 5, "cells": [{"cell_type": "code", "source": 7}]}"#,
                 "cell 1: expected a text or a list of lines, found 7",

@@ -40,11 +40,8 @@ pub(super) struct Printed {
 
 /// Checks all that is printed in the tutorial's formats, in any notebook.
 pub(super) fn check(notebook: &Notebook) -> Vec<Problem> {
-    let of_cell = |place: (usize, &Cell)| {
-        Printed::of(place.1)
-            .check()
-            .map_err(|message| Problem::in_cell(place, message))
-    };
+    let of_cell =
+        |place: (usize, &Cell)| Printed::of(place.1).check().map_err(|message| Problem::in_cell(place, message));
     notebook.code().filter_map(|place| of_cell(place).err()).collect()
 }
 
@@ -55,15 +52,11 @@ impl Printed {
 
     fn parse(text: String) -> Self {
         Self {
-            accuracies: all(
-                &text,
-                r"^Accuracy on Test-Set: (\d+\.\d)% \((\d+) / (\d+)\)$",
-                |found| TestAccuracy {
-                    percent: number(&found[1]),
-                    correct: number(&found[2]),
-                    total: number(&found[3]),
-                },
-            ),
+            accuracies: all(&text, r"^Accuracy on Test-Set: (\d+\.\d)% \((\d+) / (\d+)\)$", |found| TestAccuracy {
+                percent: number(&found[1]),
+                correct: number(&found[2]),
+                total: number(&found[3]),
+            }),
             // The widths are those of Python's {:>6} and {:>6.1%}; without a star the line may end in a space.
             progress: all(
                 &text,
@@ -74,11 +67,9 @@ impl Printed {
                     improved: found.get(3).is_some_and(|mark| mark.as_str() == " *"),
                 },
             ),
-            weights: all(&text, r"^Mean: (-?\d+\.\d{5}), Stdev: (\d+\.\d{5})$", |found| {
-                WeightStatistics {
-                    mean: number(&found[1]),
-                    stdev: number(&found[2]),
-                }
+            weights: all(&text, r"^Mean: (-?\d+\.\d{5}), Stdev: (\d+\.\d{5})$", |found| WeightStatistics {
+                mean: number(&found[1]),
+                stdev: number(&found[2]),
             }),
             text,
         }
@@ -115,34 +106,21 @@ impl TestAccuracy {
         if (self.percent - exact).abs() <= 0.05 + 1e-9 {
             return Ok(());
         }
-        Err(format!(
-            "prints {}% for {} of {}",
-            self.percent, self.correct, self.total
-        ))
+        Err(format!("prints {}% for {} of {}", self.percent, self.correct, self.total))
     }
 }
 
 /// A star stands where the validation accuracy is the best so far. At one printed digit a better value can look equal.
 fn check_progress(progress: &[Progress]) -> Result<(), String> {
     if let Some(pair) = progress.windows(2).find(|pair| pair[0].iteration >= pair[1].iteration) {
-        return Err(format!(
-            "iteration {} is printed after {}",
-            pair[1].iteration, pair[0].iteration
-        ));
+        return Err(format!("iteration {} is printed after {}", pair[1].iteration, pair[0].iteration));
     }
     // The best of earlier cells is not printed here: until the first star nothing can be said.
     let starred = progress.iter().skip_while(|line| !line.improved);
-    let mut best: f64 = progress
-        .iter()
-        .take_while(|line| !line.improved)
-        .map(|line| line.validation_percent)
-        .fold(0.0, f64::max);
+    let mut best: f64 =
+        progress.iter().take_while(|line| !line.improved).map(|line| line.validation_percent).fold(0.0, f64::max);
     for line in starred {
-        let Progress {
-            iteration,
-            validation_percent: found,
-            improved,
-        } = *line;
+        let Progress { iteration, validation_percent: found, improved } = *line;
         if improved && found < best {
             return Err(format!("iteration {iteration} has a star at {found}%, below {best}%"));
         }
@@ -156,17 +134,11 @@ fn check_progress(progress: &[Progress]) -> Result<(), String> {
 
 fn all<T>(text: &str, pattern: &str, read: impl Fn(&Captures) -> T) -> Vec<T> {
     let pattern = Regex::new(pattern).expect("the patterns above are valid");
-    text.lines()
-        .filter_map(|line| pattern.captures(line))
-        .map(|found| read(&found))
-        .collect()
+    text.lines().filter_map(|line| pattern.captures(line)).map(|found| read(&found)).collect()
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(digits: &str) -> T {
-    digits
-        .trim()
-        .parse()
-        .expect("the patterns above let only numbers through")
+    digits.trim().parse().expect("the patterns above let only numbers through")
 }
 
 #[cfg(test)]
@@ -186,35 +158,14 @@ Iter:    400, Train-Batch Accuracy:  98.4%, Validation Acc:  84.9%
 
     #[test]
     fn the_tutorials_lines_are_read() {
-        let printed = Printed::parse(format!(
-            "{LOG}Accuracy on Test-Set: 8.5% (849 / 10000)\nMean: -0.01086, Stdev: 0.28023\n"
-        ));
+        let printed =
+            Printed::parse(format!("{LOG}Accuracy on Test-Set: 8.5% (849 / 10000)\nMean: -0.01086, Stdev: 0.28023\n"));
         assert_eq!(printed.check(), Ok(()));
         assert_eq!(printed.progress.len(), 4);
-        assert_eq!(
-            printed.progress[1],
-            Progress {
-                iteration: 200,
-                validation_percent: 85.2,
-                improved: true
-            }
-        );
+        assert_eq!(printed.progress[1], Progress { iteration: 200, validation_percent: 85.2, improved: true });
         assert!(!printed.progress[3].improved);
-        assert_eq!(
-            printed.accuracies,
-            [TestAccuracy {
-                percent: 8.5,
-                correct: 849,
-                total: 10_000
-            }]
-        );
-        assert_eq!(
-            printed.weights,
-            [WeightStatistics {
-                mean: -0.01086,
-                stdev: 0.28023
-            }]
-        );
+        assert_eq!(printed.accuracies, [TestAccuracy { percent: 8.5, correct: 849, total: 10_000 }]);
+        assert_eq!(printed.weights, [WeightStatistics { mean: -0.01086, stdev: 0.28023 }]);
     }
 
     #[test]
@@ -240,15 +191,9 @@ Iter:    400, Train-Batch Accuracy:  98.4%, Validation Acc:  84.9%
     #[test]
     fn stars_stand_at_the_best_so_far() {
         let missing = LOG.replace("84.9% ", "85.3% ");
-        assert_eq!(
-            found(&missing),
-            Err("iteration 400 has no star at 85.3%, above 85.2%".to_owned())
-        );
+        assert_eq!(found(&missing), Err("iteration 400 has no star at 85.3%, above 85.2%".to_owned()));
         let wrong = LOG.replace("84.9% ", "84.9% *");
-        assert_eq!(
-            found(&wrong),
-            Err("iteration 400 has a star at 84.9%, below 85.2%".to_owned())
-        );
+        assert_eq!(found(&wrong), Err("iteration 400 has a star at 84.9%, below 85.2%".to_owned()));
         let backwards = LOG.replace("   200", "   100");
         assert_eq!(found(&backwards), Err("iteration 100 is printed after 100".to_owned()));
     }
@@ -259,10 +204,7 @@ Iter:    400, Train-Batch Accuracy:  98.4%, Validation Acc:  84.9%
                     Iter:   7200, Train-Batch Accuracy:  99.0%, Validation Acc:  98.2%\n";
         assert_eq!(found(rest), Ok(()));
         let star = "Iter:   7300, Train-Batch Accuracy:  99.0%, Validation Acc:  98.1% *\n";
-        assert_eq!(
-            found(&format!("{rest}{star}")),
-            Err("iteration 7300 has a star at 98.1%, below 98.2%".to_owned())
-        );
+        assert_eq!(found(&format!("{rest}{star}")), Err("iteration 7300 has a star at 98.1%, below 98.2%".to_owned()));
     }
 
     #[test]

@@ -13,17 +13,11 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn in_cell((number, cell): (usize, &Cell), message: impl Into<String>) -> Self {
-        Self {
-            cell: Some((number, cell.first_line().to_owned())),
-            message: message.into(),
-        }
+        Self { cell: Some((number, cell.first_line().to_owned())), message: message.into() }
     }
 
     pub(super) fn of_notebook(message: impl Into<String>) -> Self {
-        Self {
-            cell: None,
-            message: message.into(),
-        }
+        Self { cell: None, message: message.into() }
     }
 }
 

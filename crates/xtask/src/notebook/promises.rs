@@ -31,10 +31,7 @@ impl Promises {
         problems.extend(self.check_lines(notebook));
         let figures = notebook.code().flat_map(|(_, cell)| cell.shown("image/png")).count();
         if figures != self.figures {
-            problems.push(Problem::of_notebook(format!(
-                "expected {} figures, found {figures}",
-                self.figures
-            )));
+            problems.push(Problem::of_notebook(format!("expected {} figures, found {figures}", self.figures)));
         }
         problems.extend((self.story)(notebook));
         problems
@@ -42,11 +39,7 @@ impl Promises {
 
     fn check_headings(&self, notebook: &Notebook) -> Vec<Problem> {
         let found = style::headings(notebook);
-        let same = found
-            .iter()
-            .zip(self.headings)
-            .take_while(|((_, found), expected)| found == *expected)
-            .count();
+        let same = found.iter().zip(self.headings).take_while(|((_, found), expected)| found == *expected).count();
         match (found.get(same), self.headings.get(same)) {
             (None, None) => Vec::new(),
             (None, Some(expected)) => vec![Problem::of_notebook(format!("the heading \"{expected}\" is missing"))],
@@ -66,9 +59,7 @@ impl Promises {
             let pattern =
                 Regex::new(&format!("^(?:{expected})$")).expect("promised lines are valid regular expressions");
             let Some(line) = lines.find(|line| pattern.is_match(line)) else {
-                return vec![Problem::of_notebook(format!(
-                    "no line `{expected}` is printed after `{last}`"
-                ))];
+                return vec![Problem::of_notebook(format!("no line `{expected}` is printed after `{last}`"))];
             };
             last = line;
         }
@@ -105,18 +96,10 @@ mod tests {
     #[test]
     fn the_first_heading_out_of_order_is_named() {
         let problems = found(["Saver", "Load Data"], TEXT);
-        assert!(
-            problems.contains("expected \"Load Data\", found the heading \"Saver\""),
-            "{problems}"
-        );
+        assert!(problems.contains("expected \"Load Data\", found the heading \"Saver\""), "{problems}");
         let few = list(&SMALL.check(&notebook(&[prose("# Load Data\nText."), printing(2, TEXT)])));
         assert_eq!(few, "the heading \"Saver\" is missing\n");
-        let many = [
-            prose("# Load Data"),
-            prose("# Saver"),
-            prose("# End"),
-            printing(2, TEXT),
-        ];
+        let many = [prose("# Load Data"), prose("# Saver"), prose("# End"), printing(2, TEXT)];
         assert!(
             list(&SMALL.check(&notebook(&many))).contains("expected no further heading, found the heading \"End\"")
         );

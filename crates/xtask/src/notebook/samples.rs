@@ -23,19 +23,11 @@ pub(super) fn code(source: &str, execution_count: impl Into<Value>, outputs: &[V
 }
 
 pub(super) fn printing(execution_count: u32, text: &str) -> Value {
-    code(
-        "show()",
-        execution_count,
-        &[json!({"output_type": "stream", "name": "stdout", "text": text})],
-    )
+    code("show()", execution_count, &[json!({"output_type": "stream", "name": "stdout", "text": text})])
 }
 
 pub(super) fn stderr(execution_count: u32, text: &str) -> Value {
-    code(
-        "show()",
-        execution_count,
-        &[json!({"output_type": "stream", "name": "stderr", "text": text})],
-    )
+    code("show()", execution_count, &[json!({"output_type": "stream", "name": "stderr", "text": text})])
 }
 
 pub(super) fn result(execution_count: u32, mime: &str, text: &str) -> Value {

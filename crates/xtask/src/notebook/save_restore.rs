@@ -103,23 +103,14 @@ fn check_accuracies(accuracies: &[&TestAccuracy]) -> Vec<String> {
         return vec![format!("expected 4 test accuracies, found {}", accuracies.len())];
     };
     let mut problems = Vec::new();
-    for (when, accuracy) in [
-        ("before training", untrained),
-        ("after initializing again", initialized_again),
-    ] {
+    for (when, accuracy) in [("before training", untrained), ("after initializing again", initialized_again)] {
         if !CHANCE.contains(&accuracy.percent) {
-            problems.push(format!(
-                "{when} the test accuracy is {}%, which is no chance level",
-                accuracy.percent
-            ));
+            problems.push(format!("{when} the test accuracy is {}%, which is no chance level", accuracy.percent));
         }
     }
     for (when, accuracy) in [("after training", trained), ("after restoring", restored)] {
         if accuracy.percent < GOOD {
-            problems.push(format!(
-                "{when} the test accuracy is {}%, expected at least {GOOD}%",
-                accuracy.percent
-            ));
+            problems.push(format!("{when} the test accuracy is {}%, expected at least {GOOD}%", accuracy.percent));
         }
     }
     problems
@@ -127,18 +118,13 @@ fn check_accuracies(accuracies: &[&TestAccuracy]) -> Vec<String> {
 
 fn check_weights(weights: &[&WeightStatistics]) -> Vec<String> {
     let [random, trained, random_again, restored] = weights else {
-        return vec![format!(
-            "expected the filters' mean and stdev 4 times, found them {} times",
-            weights.len()
-        )];
+        return vec![format!("expected the filters' mean and stdev 4 times, found them {} times", weights.len())];
     };
     let mut problems = Vec::new();
     for filters in [random, random_again] {
         if !RANDOM_STDEV.contains(&filters.stdev) {
             let stdev = filters.stdev;
-            problems.push(format!(
-                "random filters have a stdev of {stdev:.5}, expected {RANDOM_STDEV:?}"
-            ));
+            problems.push(format!("random filters have a stdev of {stdev:.5}, expected {RANDOM_STDEV:?}"));
         }
     }
     for (one, other, what) in [
@@ -147,10 +133,7 @@ fn check_weights(weights: &[&WeightStatistics]) -> Vec<String> {
         (random_again, restored, "restoring brings other filters back"),
     ] {
         if one == other {
-            problems.push(format!(
-                "{what}, but mean {:.5} and stdev {:.5} are the same",
-                one.mean, one.stdev
-            ));
+            problems.push(format!("{what}, but mean {:.5} and stdev {:.5} are the same", one.mean, one.stdev));
         }
     }
     problems
@@ -158,36 +141,18 @@ fn check_weights(weights: &[&WeightStatistics]) -> Vec<String> {
 
 /// The training ends early, when the patience since the last star is used up.
 fn check_early_stop(notebook: &Notebook) -> Result<(), String> {
-    let stopped = notebook
-        .code()
-        .map(|(_, cell)| cell)
-        .find(|cell| cell.stream("stdout").contains(STOPPED));
-    let progress = stopped
-        .map(Printed::of)
-        .ok_or("the training did not stop early")?
-        .progress;
-    let last = progress
-        .last()
-        .ok_or("the cell that stops early prints no progress")?
-        .iteration;
-    let best = progress
-        .iter()
-        .rev()
-        .find(|line| line.improved)
-        .ok_or("the training never improved")?
-        .iteration;
+    let stopped = notebook.code().map(|(_, cell)| cell).find(|cell| cell.stream("stdout").contains(STOPPED));
+    let progress = stopped.map(Printed::of).ok_or("the training did not stop early")?.progress;
+    let last = progress.last().ok_or("the cell that stops early prints no progress")?.iteration;
+    let best = progress.iter().rev().find(|line| line.improved).ok_or("the training never improved")?.iteration;
     if last >= ASKED {
-        return Err(format!(
-            "the training stopped after {last} iterations, expected fewer than {ASKED}"
-        ));
+        return Err(format!("the training stopped after {last} iterations, expected fewer than {ASKED}"));
     }
     // The line after the last interval may be that of the stop itself.
     if (PATIENCE..=PATIENCE + INTERVAL).contains(&(last - best)) {
         return Ok(());
     }
-    Err(format!(
-        "the last star is at iteration {best}, so the training cannot stop after {last}"
-    ))
+    Err(format!("the last star is at iteration {best}, so the training cannot stop after {last}"))
 }
 
 #[cfg(test)]
@@ -220,51 +185,23 @@ Mean: 0.02792, Stdev: 0.29822
     #[test]
     fn numbers_that_tell_another_story_are_found() {
         for (old, new, found) in [
-            (
-                "98.4% (9842",
-                "98.2% (9822",
-                "after training the test accuracy is 98.2%",
-            ),
-            (
-                "98.3% (9826",
-                "97.9% (9792",
-                "after restoring the test accuracy is 97.9%",
-            ),
-            (
-                "8.5% (849",
-                "98.5% (9849",
-                "before training the test accuracy is 98.5%, which is no chance level",
-            ),
-            (
-                "13.4% (1341",
-                "98.3% (9826",
-                "after initializing again the test accuracy is 98.3%",
-            ),
+            ("98.4% (9842", "98.2% (9822", "after training the test accuracy is 98.2%"),
+            ("98.3% (9826", "97.9% (9792", "after restoring the test accuracy is 97.9%"),
+            ("8.5% (849", "98.5% (9849", "before training the test accuracy is 98.5%, which is no chance level"),
+            ("13.4% (1341", "98.3% (9826", "after initializing again the test accuracy is 98.3%"),
             ("0.28635", "0.09950", "random filters have a stdev of 0.09950"),
             (
                 "Mean: -0.01086, Stdev: 0.28023",
                 "Mean: 0.00880, Stdev: 0.28635",
                 "initializing again draws other filters",
             ),
-            (
-                "Mean: 0.02895, Stdev: 0.29949",
-                "Mean: 0.00880, Stdev: 0.28635",
-                "training changes the filters",
-            ),
-            (
-                "Mean: 0.02792, Stdev: 0.29822",
-                "Mean: -0.01086, Stdev: 0.28023",
-                "restoring brings other filters back",
-            ),
+            ("Mean: 0.02895, Stdev: 0.29949", "Mean: 0.00880, Stdev: 0.28635", "training changes the filters"),
+            ("Mean: 0.02792, Stdev: 0.29822", "Mean: -0.01086, Stdev: 0.28023", "restoring brings other filters back"),
             ("Mean: 0.02792, Stdev: 0.29822\n", "", "found them 3 times"),
             ("Iter:   5800", "Iter:   5700", "the last star is at iteration 4800"),
             ("Iter:   5800", "Iter:   6000", "cannot stop after 6000"),
             ("98.8% *", "98.8%", "the training never improved"),
-            (
-                "No improvement found in a while",
-                "The end",
-                "the training did not stop early",
-            ),
+            ("No improvement found in a while", "The end", "the training did not stop early"),
         ] {
             let problems = list(&check_story(&notebook(&[printing(2, &RUN.replacen(old, new, 1))])));
             assert!(problems.contains(found), "{problems}");

@@ -32,16 +32,9 @@ fn check_widths(notebook: &Notebook) -> Vec<Problem> {
     for (number, cell) in notebook.numbered() {
         let unbreakable =
             |line: &str| cell.kind != CellKind::Code && (line.contains("](") || line.starts_with(['|', '<']));
-        for line in cell
-            .source
-            .lines()
-            .filter(|line| line.chars().count() > WIDTH && !unbreakable(line))
-        {
+        for line in cell.source.lines().filter(|line| line.chars().count() > WIDTH && !unbreakable(line)) {
             let columns = line.chars().count();
-            problems.push(Problem::in_cell(
-                (number, cell),
-                format!("{columns} columns, at most {WIDTH} fit: {line}"),
-            ));
+            problems.push(Problem::in_cell((number, cell), format!("{columns} columns, at most {WIDTH} fit: {line}")));
         }
     }
     problems
@@ -59,18 +52,12 @@ fn check_cell_lengths(notebook: &Notebook) -> Vec<Problem> {
     }
     let long = lengths.iter().filter(|length| **length > LONG_LINES).count();
     if long > 1 && long * 10 > lengths.len() {
-        let message = format!(
-            "{long} of {} code cells have more than {LONG_LINES} lines",
-            lengths.len()
-        );
+        let message = format!("{long} of {} code cells have more than {LONG_LINES} lines", lengths.len());
         problems.push(Problem::of_notebook(message));
     }
     let too_long = |source: &str| lines(source) > LONG_LINES && !source.contains(TRAINING_LOOP);
     for place in notebook.code().filter(|(_, cell)| too_long(&cell.source)) {
-        let message = format!(
-            "{} lines, at most {LONG_LINES} expected of all but `optimize`",
-            lines(&place.1.source)
-        );
+        let message = format!("{} lines, at most {LONG_LINES} expected of all but `optimize`", lines(&place.1.source));
         problems.push(Problem::in_cell(place, message));
     }
     problems
@@ -83,10 +70,7 @@ fn check_headings(notebook: &Notebook) -> Vec<Problem> {
     let without_prose = |heading: Option<(usize, String)>, problems: &mut Vec<Problem>| {
         if let Some((number, text)) = heading {
             let place = (number, &notebook.cells[number - 1]);
-            problems.push(Problem::in_cell(
-                place,
-                format!("no prose under the heading \"{text}\""),
-            ));
+            problems.push(Problem::in_cell(place, format!("no prose under the heading \"{text}\"")));
         }
     };
     for (number, cell) in notebook.numbered() {
@@ -141,16 +125,9 @@ mod tests {
 
     #[test]
     fn a_heading_with_prose_before_small_cells_is_good_style() {
-        let cells = [
-            prose("## Saver\n\nKeeps the variables."),
-            code("let a = 1;", 2, &[]),
-            prose("More."),
-        ];
+        let cells = [prose("## Saver\n\nKeeps the variables."), code("let a = 1;", 2, &[]), prose("More.")];
         assert_eq!(found(&cells), "");
-        assert_eq!(
-            found(&[prose("## Saver"), prose("Prose may stand in the next cell.")]),
-            ""
-        );
+        assert_eq!(found(&[prose("## Saver"), prose("Prose may stand in the next cell.")]), "");
     }
 
     #[test]
@@ -160,10 +137,7 @@ mod tests {
             vec![prose("## Saver"), prose("### Folder\n\nIts place.")],
             vec![prose("Prose before.\n\n## Saver")],
         ] {
-            assert!(
-                found(&cells).contains("no prose under the heading \"Saver\""),
-                "{cells:?}"
-            );
+            assert!(found(&cells).contains("no prose under the heading \"Saver\""), "{cells:?}");
         }
     }
 
@@ -174,22 +148,15 @@ mod tests {
 
     #[test]
     fn comments_in_fenced_blocks_and_hash_tags_are_no_headings() {
-        let notebook = notebook(&[
-            prose("# Real #1\nText\n```sh\n# a comment\n```\n#tag"),
-            prose("### Next\nText"),
-        ]);
+        let notebook = notebook(&[prose("# Real #1\nText\n```sh\n# a comment\n```\n#tag"), prose("### Next\nText")]);
         assert_eq!(headings(&notebook), [(1, "Real #1".to_owned()), (2, "Next".to_owned())]);
     }
 
     #[test]
     fn wide_lines_are_found_but_links_and_tables_may_be_wide() {
         let wide = "w ".repeat(50);
-        let problems = found(&[
-            code(&wide, 2, &[]),
-            prose(&wide),
-            prose(&format!("[{wide}](x)")),
-            prose(&format!("| {wide}")),
-        ]);
+        let problems =
+            found(&[code(&wide, 2, &[]), prose(&wide), prose(&format!("[{wide}](x)")), prose(&format!("| {wide}"))]);
         assert_eq!(problems.matches("100 columns, at most 88 fit").count(), 2, "{problems}");
         assert_eq!(found(&[code(&"é".repeat(88), 2, &[])]), "");
     }
@@ -201,10 +168,7 @@ mod tests {
         assert_eq!(found(&[small.clone(), small.clone(), training]), "");
         let problems = found(&[small, large.clone(), large]);
         assert!(problems.contains("the median code cell has 31 lines"), "{problems}");
-        assert!(
-            problems.contains("2 of 3 code cells have more than 30 lines"),
-            "{problems}"
-        );
+        assert!(problems.contains("2 of 3 code cells have more than 30 lines"), "{problems}");
         assert!(problems.contains("31 lines, at most 30 expected"), "{problems}");
     }
 }

@@ -21,19 +21,14 @@ pub(super) fn tidy(json: &str) -> serde_json::Result<String> {
         keep_only(cell.get_mut("metadata"), &CELL_METADATA);
     }
     let mut bytes = Vec::new();
-    notebook.serialize(&mut Serializer::with_formatter(
-        &mut bytes,
-        PrettyFormatter::with_indent(b" "),
-    ))?;
+    notebook.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b" ")))?;
     bytes.push(b'\n');
     Ok(String::from_utf8(bytes).expect("serde_json writes UTF-8"))
 }
 
 fn keep_only(object: Option<&mut Value>, wanted: &[&str]) {
     if let Some(map) = object.and_then(Value::as_object_mut) {
-        let kept = std::mem::take(map)
-            .into_iter()
-            .filter(|(key, _)| wanted.contains(&key.as_str()));
+        let kept = std::mem::take(map).into_iter().filter(|(key, _)| wanted.contains(&key.as_str()));
         *map = kept.collect::<Map<_, _>>();
     }
 }

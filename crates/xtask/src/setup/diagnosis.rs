@@ -32,12 +32,7 @@ pub(super) fn advice(output: &str) -> &'static str {
     } else if says(&["no matching distribution found", "could not find a version"]) {
         "The package index that pip asked does not offer this version for this Python and system. \
          Check pip's configuration (`pip config list`): a mirror may lag behind PyPI."
-    } else if says(&[
-        "linker `cc` not found",
-        "failed to find tool",
-        "is `c++` installed",
-        "is `g++` installed",
-    ]) {
+    } else if says(&["linker `cc` not found", "failed to find tool", "is `c++` installed", "is `g++` installed"]) {
         "A C and C++ compiler is missing. On Debian and Ubuntu: apt install g++; on Fedora: dnf install gcc-c++; \
          on macOS: xcode-select --install."
     } else if says(&["out of memory", "signal: 9", "cannot allocate memory"]) {

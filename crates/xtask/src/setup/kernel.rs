@@ -25,14 +25,7 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
     eprintln!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION}, meanwhile");
     let mut cargo = super::cargo();
     cargo
-        .args([
-            "install",
-            "evcxr_jupyter",
-            "--locked",
-            "--version",
-            EVCXR_VERSION,
-            "--root",
-        ])
+        .args(["install", "evcxr_jupyter", "--locked", "--version", EVCXR_VERSION, "--root"])
         .arg(&kernel)
         // Below the clone, so that an interrupted installation goes on where it stopped.
         .env("CARGO_TARGET_DIR", kernel.join("install"));
@@ -42,16 +35,12 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
 /// Waits for the installation.
 pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) -> Result<()> {
     let Some(running) = running else { return Ok(()) };
-    let mut step = Step::start(&format!(
-        "Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION} (about 5 minutes)"
-    ));
+    let mut step = Step::start(&format!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION} (about 5 minutes)"));
     let outcome = running.wait(&mut step)?;
     if !outcome.status.success() {
-        return Err(Error::new(format!(
-            "install the Rust kernel with `cargo install evcxr_jupyter {EVCXR_VERSION}`"
-        ))
-        .got(outcome.last_lines())
-        .hint(advice(&outcome.output)));
+        return Err(Error::new(format!("install the Rust kernel with `cargo install evcxr_jupyter {EVCXR_VERSION}`"))
+            .got(outcome.last_lines())
+            .hint(advice(&outcome.output)));
     }
     let intermediate = workspace.kernel().join("install");
     std::fs::remove_dir_all(&intermediate).map_err(|source| Error::io("remove", &intermediate, &source))?;
@@ -86,11 +75,7 @@ pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> 
 
 /// The text of kernel.json. Its `env` is all that a kernel needs of its surroundings.
 fn kernelspec(launcher: &Path, libtorch: &Path, toolchain: Option<&str>) -> String {
-    let library_path = if cfg!(target_os = "macos") {
-        "DYLD_LIBRARY_PATH"
-    } else {
-        "LD_LIBRARY_PATH"
-    };
+    let library_path = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
     let mut env = json!({
         "LIBTORCH": libtorch,
         library_path: libtorch.join("lib"),
@@ -142,16 +127,9 @@ mod tests {
 
     #[test]
     fn the_kernelspec_carries_what_tch_needs() {
-        let spec = kernelspec(
-            Path::new("/c/.kernel/bin/start-kernel"),
-            Path::new("/c/.libtorch"),
-            Some("stable"),
-        );
+        let spec = kernelspec(Path::new("/c/.kernel/bin/start-kernel"), Path::new("/c/.libtorch"), Some("stable"));
         let spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
-        assert_eq!(
-            spec["argv"],
-            json!(["/c/.kernel/bin/start-kernel", "kernel", "{connection_file}"])
-        );
+        assert_eq!(spec["argv"], json!(["/c/.kernel/bin/start-kernel", "kernel", "{connection_file}"]));
         assert_eq!(spec["env"]["LIBTORCH"], "/c/.libtorch");
         assert_eq!(spec["env"]["RUSTUP_TOOLCHAIN"], "stable");
     }

@@ -18,9 +18,7 @@ const LINKED_LIBRARIES: [&str; 2] = ["nvidia-cuda-runtime==13.0.*", "nvidia-cuda
 pub(super) fn ensure(workspace: &Workspace, environment: &Path) -> Result<()> {
     let link = workspace.libtorch_link();
     // Cargo itself sets LIBTORCH to the link, by .cargo/config.toml, where the caller has set none.
-    let callers = std::env::var_os("LIBTORCH")
-        .map(PathBuf::from)
-        .filter(|path| *path != link);
+    let callers = std::env::var_os("LIBTORCH").map(PathBuf::from).filter(|path| *path != link);
     if let Some(callers) = callers {
         check_callers(&callers)?;
         return point(&link, &callers);
@@ -43,13 +41,9 @@ fn check_callers(libtorch: &Path) -> Result<()> {
         Some(found) => format!("it is version {found}"),
         None => "the folder has neither build-version nor version.py, which say libtorch's version".to_owned(),
     };
-    Err(
-        Error::new(format!("use LIBTORCH={} as libtorch {VERSION}", libtorch.display()))
-            .got(got)
-            .hint(format!(
-                "Set LIBTORCH to a folder with libtorch {VERSION}, or unset it: a matching one is then fetched."
-            )),
-    )
+    Err(Error::new(format!("use LIBTORCH={} as libtorch {VERSION}", libtorch.display())).got(got).hint(format!(
+        "Set LIBTORCH to a folder with libtorch {VERSION}, or unset it: a matching one is then fetched."
+    )))
 }
 
 /// libtorch's version, without what follows a plus sign: from the file `build-version` of the zip archives,
@@ -76,29 +70,21 @@ fn installed(environment: &Path) -> Option<PathBuf> {
 fn fetch(environment: &Path, folder: &Path) -> Result<()> {
     let mut step = Step::start(&format!("Fetching libtorch {VERSION} (about 600 MB)"));
     // Some Python's wheel: what is used of it is C++, so it need not be this Python's.
-    let mut args: Vec<String> = ["--no-deps", "--upgrade", "--only-binary=:all:", "--python-version=3.12"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut args: Vec<String> =
+        ["--no-deps", "--upgrade", "--only-binary=:all:", "--python-version=3.12"].map(str::to_owned).to_vec();
     args.push(format!("--target={}", folder.display()));
     args.push(format!("torch=={VERSION}"));
     if cfg!(target_os = "linux") {
         args.extend(LINKED_LIBRARIES.map(str::to_owned));
     }
-    python::pip(
-        &mut step,
-        environment,
-        &format!("fetch libtorch {VERSION} from PyPI"),
-        &args,
-    )?;
+    python::pip(&mut step, environment, &format!("fetch libtorch {VERSION} from PyPI"), &args)?;
     step.done();
     Ok(())
 }
 
 /// Makes `link` point to `libtorch`.
 fn point(link: &Path, libtorch: &Path) -> Result<()> {
-    let canonical = libtorch
-        .canonicalize()
-        .map_err(|source| Error::io("find", libtorch, &source))?;
+    let canonical = libtorch.canonicalize().map_err(|source| Error::io("find", libtorch, &source))?;
     if link.canonicalize().is_ok_and(|current| current == canonical) {
         return Ok(());
     }
@@ -119,11 +105,7 @@ mod tests {
     fn the_version_is_read_from_archives_and_wheels() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(version(folder.path()), None);
-        std::fs::write(
-            folder.path().join("version.py"),
-            "x = 1\n__version__ = '2.13.0+cu130'\n",
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("version.py"), "x = 1\n__version__ = '2.13.0+cu130'\n").unwrap();
         assert_eq!(version(folder.path()).unwrap(), "2.13.0");
         std::fs::write(folder.path().join("build-version"), "2.12.1+cpu\n").unwrap();
         assert_eq!(version(folder.path()).unwrap(), "2.12.1");
@@ -134,10 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("build-version"), "2.12.1\n").unwrap();
         let error = check_callers(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("it is version 2.12.1") && error.contains("libtorch 2.13.0"),
-            "{error}"
-        );
+        assert!(error.contains("it is version 2.12.1") && error.contains("libtorch 2.13.0"), "{error}");
         let error = check_callers(Path::new("/nowhere")).unwrap_err().to_string();
         assert!(error.contains("/nowhere") && error.contains("build-version"), "{error}");
     }
@@ -145,11 +124,7 @@ mod tests {
     #[test]
     fn a_link_is_made_and_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let (link, one, two) = (
-            folder.path().join("link"),
-            folder.path().join("one"),
-            folder.path().join("two"),
-        );
+        let (link, one, two) = (folder.path().join("link"), folder.path().join("one"), folder.path().join("two"));
         for target in [&one, &two] {
             std::fs::create_dir(target).unwrap();
             point(&link, target).unwrap();

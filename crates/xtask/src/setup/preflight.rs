@@ -18,21 +18,16 @@ pub(super) fn compiler() -> Result<()> {
     let program = words.next().unwrap_or("c++");
     match Command::new(program).args(words).arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(no_compiler(
-            &compiler,
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )),
+        Ok(output) => Err(no_compiler(&compiler, String::from_utf8_lossy(&output.stderr).into_owned())),
         Err(source) => Err(no_compiler(&compiler, source.to_string())),
     }
 }
 
 fn no_compiler(compiler: &str, got: String) -> Error {
-    Error::new(format!("run the C++ compiler `{compiler} --version`"))
-        .got(got)
-        .hint(
-            "Install one: on Debian and Ubuntu: apt install g++; on Fedora: dnf install gcc-c++; on macOS: \
+    Error::new(format!("run the C++ compiler `{compiler} --version`")).got(got).hint(
+        "Install one: on Debian and Ubuntu: apt install g++; on Fedora: dnf install gcc-c++; on macOS: \
          xcode-select --install; with conda: conda install cxx-compiler. The variable CXX may name another.",
-        )
+    )
 }
 
 /// Checks that the standard library's sources are there, which the kernel needs, and lets rustup fetch them if not.
@@ -47,9 +42,7 @@ pub(super) fn rust_src() -> Result<()> {
         return Ok(());
     }
     if command::ask(Command::new("rustup").arg("--version")).is_none() {
-        return Err(Error::new(tried)
-            .got(format!("{} is not there, nor is rustup", sources.display()))
-            .hint(by_hand));
+        return Err(Error::new(tried).got(format!("{} is not there, nor is rustup", sources.display())).hint(by_hand));
     }
     let mut step = Step::start("Adding rust-src to the Rust toolchain");
     let outcome = command::watch(&mut step, Command::new("rustup").args(["component", "add", "rust-src"]))?;
@@ -57,18 +50,13 @@ pub(super) fn rust_src() -> Result<()> {
         step.done();
         return Ok(());
     }
-    Err(Error::new(tried)
-        .got(outcome.last_lines())
-        .hint(format!("{}\n{by_hand}", advice(&outcome.output))))
+    Err(Error::new(tried).got(outcome.last_lines()).hint(format!("{}\n{by_hand}", advice(&outcome.output))))
 }
 
 /// Checks that the disk has room for what is to be installed.
 pub(super) fn disk(root: &Path) -> Result<()> {
     // No answer from df is no reason to stop: a full disk is recognized later as well.
-    match command::ask(Command::new("df").arg("-Pk").arg(root))
-        .as_deref()
-        .and_then(free_kib)
-    {
+    match command::ask(Command::new("df").arg("-Pk").arg(root)).as_deref().and_then(free_kib) {
         Some(kib) => enough(root, kib),
         None => Ok(()),
     }
@@ -80,9 +68,7 @@ fn enough(root: &Path, free_kib: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("begin the set-up in {}", root.display()))
-        .got(format!(
-            "{free_gib:.1} GiB are free on its disk; about {NEEDED_GIB} are needed"
-        ))
+        .got(format!("{free_gib:.1} GiB are free on its disk; about {NEEDED_GIB} are needed"))
         .hint("Free some space, or put the clone on another disk."))
 }
 
@@ -107,9 +93,6 @@ mod tests {
     fn too_little_space_is_told_in_numbers() {
         assert!(enough(Path::new("/clone"), 7 << 20).is_ok());
         let error = enough(Path::new("/clone"), 1 << 20).unwrap_err().to_string();
-        assert!(
-            error.contains("1.0 GiB are free") && error.contains("about 6"),
-            "{error}"
-        );
+        assert!(error.contains("1.0 GiB are free") && error.contains("about 6"), "{error}");
     }
 }

@@ -22,15 +22,7 @@ for name in sys.argv[1:]:
 ";
 
 /// Names under which a Python may be found, the usual one first.
-const PYTHONS: [&str; 7] = [
-    "python3",
-    "python3.14",
-    "python3.13",
-    "python3.12",
-    "python3.11",
-    "python3.10",
-    "python",
-];
+const PYTHONS: [&str; 7] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
 
 /// Finds or makes the environment that has all of `requirements`; gives its folder (Python's `sys.prefix`).
 pub(super) fn ensure(workspace: &Workspace, requirements: &Requirements) -> Result<PathBuf> {
@@ -41,10 +33,7 @@ pub(super) fn ensure(workspace: &Workspace, requirements: &Requirements) -> Resu
             _ if active == venv => {}
             lacking => {
                 let lacking = lacking.join(", ");
-                eprintln!(
-                    "Using .venv: the active environment {} lacks {lacking}",
-                    active.display()
-                );
+                eprintln!("Using .venv: the active environment {} lacks {lacking}", active.display());
             }
         }
     }
@@ -57,10 +46,7 @@ pub(super) fn ensure(workspace: &Workspace, requirements: &Requirements) -> Resu
 
 /// The folder of the active venv or conda environment.
 fn active() -> Option<PathBuf> {
-    ["VIRTUAL_ENV", "CONDA_PREFIX"]
-        .into_iter()
-        .find_map(std::env::var_os)
-        .map(PathBuf::from)
+    ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().find_map(std::env::var_os).map(PathBuf::from)
 }
 
 /// The environment's Python.
@@ -82,10 +68,7 @@ fn compare(found: &str, requirements: &Requirements) -> Vec<String> {
     let mut found = found.lines();
     let mut lacking = Vec::new();
     if found.next().and_then(parse_version) < Some(requirements.python) {
-        lacking.push(format!(
-            "Python {}.{} or newer",
-            requirements.python.0, requirements.python.1
-        ));
+        lacking.push(format!("Python {}.{} or newer", requirements.python.0, requirements.python.1));
     }
     for (name, wanted) in &requirements.packages {
         match found.next() {
@@ -99,32 +82,23 @@ fn compare(found: &str, requirements: &Requirements) -> Vec<String> {
 
 /// Makes an empty environment, unless there is one already whose Python is new enough.
 fn make(venv: &Path, requirements: &Requirements) -> Result<()> {
-    let version = |python: &Path| {
-        command::ask(Command::new(python).args(["-c", PROBE]))
-            .as_deref()
-            .and_then(parse_version)
-    };
+    let version =
+        |python: &Path| command::ask(Command::new(python).args(["-c", PROBE])).as_deref().and_then(parse_version);
     if version(&python(venv)) >= Some(requirements.python) {
         return Ok(());
     }
     let found: Vec<_> = PYTHONS.iter().map(|name| (*name, version(Path::new(name)))).collect();
     let chosen = choose(&found, requirements.python)?;
-    let step = &mut Step::start(&format!(
-        "Making the Python environment {} with {chosen}",
-        venv.display()
-    ));
+    let step = &mut Step::start(&format!("Making the Python environment {} with {chosen}", venv.display()));
     let outcome = command::watch(step, Command::new(chosen).args(["-m", "venv", "--clear"]).arg(venv))?;
     if outcome.status.success() {
         return Ok(());
     }
     // What is left of it would be taken for an environment the next time.
     let _ = std::fs::remove_dir_all(venv);
-    Err(Error::new(format!(
-        "make the Python environment {} with `{chosen} -m venv`",
-        venv.display()
-    ))
-    .got(outcome.last_lines())
-    .hint(advice(&outcome.output)))
+    Err(Error::new(format!("make the Python environment {} with `{chosen} -m venv`", venv.display()))
+        .got(outcome.last_lines())
+        .hint(advice(&outcome.output)))
 }
 
 /// The first Python that is new enough, of names with the versions that they answered.
@@ -134,31 +108,21 @@ fn choose<'a>(found: &[(&'a str, Option<(u32, u32)>)], wanted: (u32, u32)) -> Re
         return Ok(name);
     }
     let (major, minor) = wanted;
-    let got = match found
-        .iter()
-        .find_map(|(name, version)| version.map(|version| (name, version)))
-    {
+    let got = match found.iter().find_map(|(name, version)| version.map(|version| (name, version))) {
         Some((name, (major, minor))) => format!("{name} is Python {major}.{minor}"),
         None => "neither python3 nor python runs on this machine".to_owned(),
     };
-    Err(Error::new(format!("find a Python {major}.{minor} or newer"))
-        .got(got)
-        .hint(
-            "Install one (Debian and Ubuntu: apt install python3 python3-venv; macOS: brew install python), \
+    Err(Error::new(format!("find a Python {major}.{minor} or newer")).got(got).hint(
+        "Install one (Debian and Ubuntu: apt install python3 python3-venv; macOS: brew install python), \
          or activate a conda environment made from environment.yml.",
-        ))
+    ))
 }
 
 /// Installs the listed packages with pip.
 fn install(environment: &Path, requirements: &Requirements) -> Result<()> {
     let pins: Vec<_> = requirements.pins().collect();
     let mut step = Step::start(&format!("Installing {}", pins.join(", ")));
-    pip(
-        &mut step,
-        environment,
-        "install the Python packages of environment.yml",
-        &pins,
-    )?;
+    pip(&mut step, environment, "install the Python packages of environment.yml", &pins)?;
     step.done();
     Ok(())
 }
@@ -171,9 +135,7 @@ pub(super) fn pip(step: &mut Step, environment: &Path, tried: &str, args: &[Stri
     if outcome.status.success() {
         return Ok(());
     }
-    Err(Error::new(tried)
-        .got(outcome.last_lines())
-        .hint(advice(&outcome.output)))
+    Err(Error::new(tried).got(outcome.last_lines()).hint(advice(&outcome.output)))
 }
 
 #[cfg(test)]
@@ -181,10 +143,7 @@ mod tests {
     use super::*;
 
     fn requirements() -> Requirements {
-        Requirements {
-            python: (3, 10),
-            packages: vec![("a".into(), "1.0".into()), ("b".into(), "2.0".into())],
-        }
+        Requirements { python: (3, 10), packages: vec![("a".into(), "1.0".into()), ("b".into(), "2.0".into())] }
     }
 
     #[test]
@@ -200,23 +159,15 @@ mod tests {
 
     #[test]
     fn the_first_python_that_is_new_enough_is_taken() {
-        let found = [
-            ("python3", Some((3, 8))),
-            ("python3.14", None),
-            ("python3.11", Some((3, 11))),
-        ];
+        let found = [("python3", Some((3, 8))), ("python3.14", None), ("python3.11", Some((3, 11)))];
         assert_eq!(choose(&found, (3, 10)).unwrap(), "python3.11");
     }
 
     #[test]
     fn an_old_python_is_named_and_a_missing_one_said_to_be_missing() {
-        let old = choose(&[("python3", Some((3, 8))), ("python", None)], (3, 10))
-            .unwrap_err()
-            .to_string();
+        let old = choose(&[("python3", Some((3, 8))), ("python", None)], (3, 10)).unwrap_err().to_string();
         assert!(old.contains("python3 is Python 3.8"), "{old}");
-        let none = choose(&[("python3", None), ("python", None)], (3, 10))
-            .unwrap_err()
-            .to_string();
+        let none = choose(&[("python3", None), ("python", None)], (3, 10)).unwrap_err().to_string();
         assert!(none.contains("neither python3 nor python runs"), "{none}");
     }
 }

@@ -17,12 +17,10 @@ impl Requirements {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, &source))?;
         parse(&text).map_err(|problem| {
-            Error::new(format!("read the Python requirements in {}", path.display()))
-                .got(problem)
-                .hint(
-                    "This reader knows `- python>=MAJOR.MINOR`, and `- name==version` below `- pip:`. \
+            Error::new(format!("read the Python requirements in {}", path.display())).got(problem).hint(
+                "This reader knows `- python>=MAJOR.MINOR`, and `- name==version` below `- pip:`. \
                  Keep to these, or teach it more in crates/xtask/src/setup/requirements.rs.",
-                )
+            )
         })
     }
 
@@ -44,9 +42,7 @@ fn parse(text: &str) -> Result<Requirements, String> {
         };
         let indent = line.len() - line.trim_start().len();
         if pip_indent.is_some_and(|pip| indent > pip) {
-            let pin = item
-                .split_once("==")
-                .filter(|(name, version)| !name.is_empty() && !version.is_empty());
+            let pin = item.split_once("==").filter(|(name, version)| !name.is_empty() && !version.is_empty());
             let (name, version) = pin.ok_or_else(|| format!("line {}: expected name==version: {item}", number + 1))?;
             packages.push((name.to_owned(), version.to_owned()));
         } else if item == "pip:" {
@@ -84,19 +80,13 @@ mod tests {
     #[test]
     fn comments_and_conda_packages_are_passed_over() {
         let text = "# - pip:\nname: x\ndependencies:\n  - python>=3.10 # why\n  - rust\n  - pip:\n    - a==1.0\n";
-        let expected = Requirements {
-            python: (3, 10),
-            packages: vec![("a".into(), "1.0".into())],
-        };
+        let expected = Requirements { python: (3, 10), packages: vec![("a".into(), "1.0".into())] };
         assert_eq!(parse(text).unwrap(), expected);
     }
 
     #[test]
     fn what_is_not_understood_is_named_with_its_line() {
-        assert_eq!(
-            parse("- python>=three\n").unwrap_err(),
-            "line 1: expected python>=MAJOR.MINOR: python>=three"
-        );
+        assert_eq!(parse("- python>=three\n").unwrap_err(), "line 1: expected python>=MAJOR.MINOR: python>=three");
         let unpinned = "- python>=3.10\n- pip:\n    - a>=1\n";
         assert_eq!(parse(unpinned).unwrap_err(), "line 3: expected name==version: a>=1");
         assert!(parse("- python>=3.10\n").unwrap_err().contains("no package"));

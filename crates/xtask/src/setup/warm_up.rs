@@ -23,10 +23,7 @@ pub(super) fn ensure(workspace: &Workspace, environment: &Environment) -> Result
     }
     let mut step = Step::start("Compiling the notebooks' dependencies in a first kernel (about 2 minutes)");
     let mut session = environment.command(&environment.python);
-    session
-        .args(["-c", SESSION, KERNEL_NAME])
-        .args(CELLS)
-        .current_dir(workspace.notebooks());
+    session.args(["-c", SESSION, KERNEL_NAME]).args(CELLS).current_dir(workspace.notebooks());
     let outcome = command::watch(&mut step, session.env(crate::kernel::WARM_UP, "1"))?;
     if !outcome.status.success() {
         return Err(Error::new("run a first session of the Rust kernel")
@@ -42,11 +39,7 @@ pub(super) fn ensure(workspace: &Workspace, environment: &Environment) -> Result
 /// each kernel compiles them anew when they have changed.
 fn stamp(workspace: &Workspace) -> Result<String> {
     let rustc = command::ask(Command::new("rustc").arg("-vV")).unwrap_or_default();
-    let mut stamp = format!(
-        "evcxr {}\nlibtorch {}\n{rustc}\n",
-        kernel::EVCXR_VERSION,
-        libtorch::VERSION
-    );
+    let mut stamp = format!("evcxr {}\nlibtorch {}\n{rustc}\n", kernel::EVCXR_VERSION, libtorch::VERSION);
     stamp.push_str(slots::layout());
     for name in ["Cargo.lock", "crates/earlystop/Cargo.toml"] {
         let path = workspace.root.join(name);
