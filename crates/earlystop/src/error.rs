@@ -77,6 +77,15 @@ pub enum Error {
         mismatches: Vec<Mismatch>,
     },
 
+    /// Another store saves into the folder.
+    #[error("{}: {}", folder.display(), in_use(*holder))]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// The process that saves into it, if it is known.
+        holder: Option<u32>,
+    },
+
     /// A tensor or a metadata key that no checkpoint can hold.
     #[error("cannot save or restore {name:?}: {problem}")]
     State {
@@ -162,4 +171,14 @@ impl From<tch::TchError> for Error {
 pub(crate) fn torch(context: impl Into<String>) -> impl FnOnce(tch::TchError) -> Error {
     let context = context.into();
     |source| Error::Torch { context, source }
+}
+
+fn in_use(holder: Option<u32>) -> String {
+    match holder {
+        Some(pid) if pid == std::process::id() => {
+            "another store of this process saves into this folder: drop that one first".to_owned()
+        }
+        Some(pid) => format!("process {pid} saves into this folder: stop it first, or choose another folder"),
+        None => "another process saves into this folder: stop it first, or choose another folder".to_owned(),
+    }
 }

@@ -115,16 +115,21 @@ fn temporary_prefix(path: &Path) -> Result<OsString> {
 /// Deletes the temporary files that savers to `path` left behind when they were killed.
 pub(super) fn remove_leftovers(files: &dyn Files, path: &Path) {
     let Ok(prefix) = temporary_prefix(path) else { return };
-    let Ok(entries) = fs::read_dir(folder_of(path)) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(b".tmp") && is_abandoned(&entry.path()) {
-            let _ = files.remove(&entry.path());
+    for temporary in temporaries(folder_of(path), prefix.as_encoded_bytes()) {
+        if is_abandoned(&temporary) {
+            let _ = files.remove(&temporary);
         }
     }
+}
+
+/// The files in the folder that [`write_atomically`] may have left there, by what their names start with.
+pub(super) fn temporaries(folder: &Path, prefix: &[u8]) -> Vec<PathBuf> {
+    let is_temporary = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(prefix) && name.as_encoded_bytes().ends_with(b".tmp")
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(is_temporary).map(|entry| entry.path()).collect()
 }
 
 /// Whether nobody writes the file any more. A saver locks its file before the first byte, so an empty one may be

@@ -5,16 +5,23 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
+#[cfg(test)]
+mod faults;
 mod files;
 mod format;
 mod header;
+mod keep;
+mod lock;
 mod mismatch;
 mod read;
 mod saver;
+mod store;
 
+pub use keep::Keep;
 pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
+pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
 
 /// What a checkpoint carries beside tensors: strings by name, for the caller to fill.
 ///

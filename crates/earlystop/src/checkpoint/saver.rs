@@ -59,6 +59,10 @@ impl Saver {
         Saver { files, ignores_extra: false }
     }
 
+    pub(super) fn files(&self) -> &dyn Files {
+        &*self.files
+    }
+
     /// Lets [`restore`](Self::restore) pass over tensors that are only in the file: to use a trained network without
     /// its optimizer.
     pub fn ignore_extra(self) -> Self {

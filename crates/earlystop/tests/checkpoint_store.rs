@@ -1,0 +1,221 @@
+//! A folder of checkpoints through the public face.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use earlystop::Error;
+use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store, latest_checkpoint};
+use tch::{Device, Kind, Tensor};
+
+fn state(value: f64) -> Vec<NamedTensor> {
+    vec![NamedTensor::new("w", Tensor::full([8], value, (Kind::Float, Device::Cpu)))]
+}
+
+/// Saves, with the step as the value.
+fn save(store: &mut Store, step: u64, score: f64) -> PathBuf {
+    store.save(step, Some(score), &[&state(step as f64)], &Metadata::new()).unwrap().path
+}
+
+fn steps(store: &Store) -> Vec<u64> {
+    store.list().unwrap().iter().map(|saved| saved.step).collect()
+}
+
+fn flip_last_byte(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_not_there_yet_is_an_empty_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("a/b/checkpoints");
+    let mut store = Store::open(&folder).unwrap();
+    assert!(store.latest().unwrap().is_none() && store.best().unwrap().is_none());
+    assert!(store.latest_valid().unwrap().saved.is_none());
+    assert_eq!(latest_checkpoint(&folder).unwrap(), None);
+    assert!(!folder.exists());
+    assert_eq!(save(&mut store, 100, 0.5), folder.join("step-000100.safetensors"));
+    assert_eq!(latest_checkpoint(&folder).unwrap(), Some(folder.join("step-000100.safetensors")));
+}
+
+#[test]
+fn everything_is_found_again_after_a_restart_and_in_a_moved_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    let mut store = Store::open(&here).unwrap().keep(Keep::last(2).best(1));
+    for (step, score) in [(100, 0.5), (200, 0.9), (300, 0.8), (400, 0.7), (500, 0.6)] {
+        save(&mut store, step, score);
+    }
+    drop(store);
+    fs::rename(&here, &there).unwrap();
+
+    let mut store = Store::open(&there).unwrap().keep(Keep::last(2).best(1));
+    assert_eq!(steps(&store), [200, 400, 500]);
+    let best = store.best().unwrap().unwrap();
+    assert_eq!((best.step, best.score), (200, Some(0.9)));
+    // What comes after a restart is worse: the best stays.
+    save(&mut store, 600, 0.1);
+    save(&mut store, 700, 0.2);
+    assert_eq!(steps(&store), [200, 600, 700]);
+    save(&mut store, 800, 0.95);
+    assert_eq!(steps(&store), [700, 800]);
+}
+
+#[test]
+fn steps_of_more_than_six_digits_and_huge_scores_are_no_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    for (step, score) in [(0, 1e300), (u64::MAX, -1e300), (1_000_000, f64::INFINITY), (999_999, f64::NAN)] {
+        store.save(step, Some(score), &[&state(1.0)], &Metadata::new()).unwrap();
+    }
+    store.save(5, None, &[&state(1.0)], &Metadata::new()).unwrap();
+    assert_eq!(steps(&store), [0, u64::MAX, 1_000_000, 999_999, 5]);
+    assert_eq!(store.best().unwrap().unwrap().step, 1_000_000);
+    let scores: Vec<Option<f64>> = store.list().unwrap().iter().map(|saved| saved.score).collect();
+    assert!(scores[0] == Some(1e300) && scores[3].unwrap().is_nan() && scores[4].is_none(), "{scores:?}");
+}
+
+#[test]
+fn damaged_files_are_passed_over_and_the_reasons_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(10));
+    let paths: Vec<PathBuf> = (1..=5).map(|step| save(&mut store, step, step as f64)).collect();
+    flip_last_byte(&paths[4]);
+    fs::write(&paths[3], "").unwrap();
+    let whole = fs::read(&paths[2]).unwrap();
+    fs::write(&paths[2], &whole[..whole.len() - 1]).unwrap();
+
+    let found = store.latest_valid().unwrap();
+    assert_eq!(found.saved.unwrap().step, 2);
+    let reasons: Vec<String> = found.skipped.iter().map(|skipped| skipped.error.to_string()).collect();
+    let expected = [(3, "file: 0 bytes are too few"), (2, "cut short"), (4, "tensor \"w\": damaged")];
+    assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
+    for (reason, (index, why)) in reasons.iter().zip(expected) {
+        assert!(reason.starts_with(&*paths[index].to_string_lossy()) && reason.contains(why), "{reason}");
+    }
+    assert_eq!(store.best_valid().unwrap().saved.unwrap().step, 2);
+    assert_eq!(latest_checkpoint(dir.path()).unwrap().as_ref(), Some(&paths[1]));
+
+    // Going on writes over a damaged file of the same step.
+    save(&mut store, 4, 0.0);
+    assert_eq!(store.latest_valid().unwrap().saved.unwrap().step, 4);
+
+    for path in &paths {
+        fs::write(path, "no checkpoint").unwrap();
+    }
+    assert!(store.latest_valid().unwrap().saved.is_none());
+    assert!(matches!(latest_checkpoint(dir.path()), Err(Error::Checkpoint { .. })));
+}
+
+#[test]
+fn going_back_to_an_earlier_step_loses_no_better_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(2).best(1));
+    for (step, score) in [(100, 0.5), (200, 0.9), (300, 0.8)] {
+        save(&mut store, step, score);
+    }
+    let again = save(&mut store, 200, 0.7);
+    assert_eq!(again.file_name().unwrap(), "step-000200.2.safetensors");
+    assert_eq!(store.latest().unwrap().unwrap().path, again);
+    assert_eq!(store.best().unwrap().unwrap().path, dir.path().join("step-000200.safetensors"));
+
+    // The newest is the one saved last, not the one of the highest step.
+    save(&mut store, 250, 0.6);
+    assert_eq!(steps(&store), [200, 200, 250]);
+    assert_eq!(store.latest_valid().unwrap().saved.unwrap().step, 250);
+
+    // As good or better: in place.
+    assert_eq!(save(&mut store, 200, 0.9), dir.path().join("step-000200.safetensors"));
+    assert_eq!(steps(&store), [250, 200]);
+}
+
+#[test]
+fn of_two_stores_the_second_may_look_but_not_save() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Store::open(dir.path()).unwrap();
+    save(&mut first, 1, 0.5);
+    let mut second = Store::open(dir.path()).unwrap();
+    assert_eq!(second.latest().unwrap().unwrap().step, 1);
+    assert!(matches!(second.lock(), Err(Error::Locked { .. })));
+    let error = second.save(2, None, &[&state(2.0)], &Metadata::new()).unwrap_err();
+    assert!(matches!(&error, Error::Locked { holder: Some(pid), .. } if *pid == std::process::id()), "{error}");
+    assert!(error.to_string().starts_with(&*dir.path().to_string_lossy()));
+    drop(first);
+    save(&mut second, 2, 0.5);
+    assert_eq!(steps(&second), [1, 2]);
+}
+
+#[test]
+fn only_a_store_that_holds_the_lock_cleans_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let leftovers = [".step-000100.safetensors.4000000-0.tmp", ".step-000200.safetensors.4000000-3.tmp"];
+    for name in leftovers {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    let exist = || leftovers.map(|name| dir.path().join(name).exists());
+    let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(exist(), [true, true]);
+    store.lock().unwrap();
+    assert_eq!(exist(), [false, false]);
+}
+
+#[test]
+fn other_files_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let others = [
+        "best_validation.safetensors",
+        "step-x.safetensors",
+        "step-+1.safetensors",
+        "step-1.2.3.safetensors",
+        "step-.safetensors",
+        "step-99999999999999999999999.safetensors",
+        "step-000001.txt",
+        "notes.md",
+    ];
+    for name in others {
+        fs::write(dir.path().join(name), "mine").unwrap();
+    }
+    let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(1));
+    save(&mut store, 1, 0.5);
+    save(&mut store, 2, 0.5);
+    assert_eq!(steps(&store), [2]);
+    assert!(store.latest_valid().unwrap().skipped.is_empty());
+    for name in others {
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine", "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_no_store_wrote_counts_as_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    Saver::new().save(dir.path().join("step-000900.safetensors"), &[&state(9.0)], &Metadata::new()).unwrap();
+    assert_eq!(store.latest().unwrap().unwrap().step, 900);
+    save(&mut store, 100, 0.5);
+    assert_eq!(steps(&store), [900, 100]);
+}
+
+#[test]
+fn files_deleted_by_hand_are_not_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(2));
+    let first = save(&mut store, 1, 0.5);
+    save(&mut store, 2, 0.5);
+    fs::remove_file(first).unwrap();
+    save(&mut store, 3, 0.5);
+    save(&mut store, 4, 0.5);
+    assert_eq!(steps(&store), [3, 4]);
+}
+
+#[test]
+fn what_is_no_folder_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("checkpoints");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(&file).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot list the folder: ", file.display())), "{error}");
+    assert!(latest_checkpoint(&file).is_err());
+    let error = Store::open(file.join("below")).map(|mut store| store.lock()).unwrap_err().to_string();
+    assert!(error.contains("cannot list the folder"), "{error}");
+}
