@@ -97,8 +97,10 @@ fn damaged_files_are_passed_over_and_the_reasons_told() {
     assert_eq!(store.best_valid().unwrap().saved.unwrap().step, 2);
     assert_eq!(latest_checkpoint(dir.path()).unwrap().as_ref(), Some(&paths[1]));
 
-    // Going on writes over a damaged file of the same step.
-    save(&mut store, 4, 0.0);
+    // After a restart, going on writes over a damaged file of the same step.
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(save(&mut store, 4, 0.0), paths[3]);
     assert_eq!(store.latest_valid().unwrap().saved.unwrap().step, 4);
 
     for path in &paths {

@@ -1,0 +1,60 @@
+//! Python reads our files, and we read Python's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
+use tch::{Device, Kind, Tensor};
+
+/// A Python that has numpy: `EARLYSTOP_PYTHON`, or the workspace's environment, or the system's.
+fn python_with_numpy() -> Option<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let candidates = std::env::var_os("EARLYSTOP_PYTHON").map(PathBuf::from).into_iter().chain([
+        workspace.join(".venv/bin/python"),
+        workspace.join(".venv/Scripts/python.exe"),
+        PathBuf::from("python3"),
+    ]);
+    let has_numpy = |python: &PathBuf| {
+        Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|output| output.status.success())
+    };
+    candidates.into_iter().find(has_numpy)
+}
+
+fn numbers(size: &[i64]) -> Tensor {
+    Tensor::arange(size.iter().product::<i64>(), (Kind::Float, Device::Cpu)).reshape(size)
+}
+
+#[test]
+fn numpy_reads_our_file_and_we_read_its() {
+    let Some(python) = python_with_numpy() else {
+        assert!(std::env::var_os("CI").is_none(), "no Python with numpy; name one by EARLYSTOP_PYTHON");
+        eprintln!("SKIPPED: no Python with numpy; name one by EARLYSTOP_PYTHON");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (dir.path().join("ours.safetensors"), dir.path().join("theirs.safetensors"));
+    // Channels last in memory: the file has the logical order all the same.
+    let conv = numbers(&[2, 3, 5, 4]).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    let state = vec![
+        NamedTensor::new("conv.weight", conv),
+        NamedTensor::new("fc.weight", numbers(&[2, 3])),
+        NamedTensor::new("steps", Tensor::from(5800i64)),
+    ];
+    let history = r#"[{"iteration": 100, "accuracy": 0.852}]"#;
+    let metadata = Metadata::from([("history".to_owned(), history.to_owned())]);
+    Saver::new().save(&ours, &[&state], &metadata).unwrap();
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint_numpy.py");
+    let output = Command::new(python).arg(script).args([&ours, &theirs]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    eprintln!("read by {}", String::from_utf8_lossy(&output.stdout).trim());
+
+    assert!(!Checkpoint::read(&theirs).unwrap().is_verified());
+    Saver::new().restore(&theirs, &[&state[..2].iter().map(share).collect::<Vec<_>>()]).unwrap();
+    assert_eq!(state[0].tensor, numbers(&[2, 3, 5, 4]) * 2.0);
+    assert_eq!(state[1].tensor, numbers(&[2, 3]) * 2.0);
+}
+
+fn share(t: &NamedTensor) -> NamedTensor {
+    NamedTensor::new(&*t.name, t.tensor.shallow_clone())
+}
