@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -53,13 +53,13 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `bytes` to `path` by way of a temporary file beside it.
+/// Writes `parts`, one after another, to `path` by way of a temporary file beside it.
 ///
 /// After an error before the last step the old file is untouched; when only the last step fails, the new file is in
 /// place, but a power failure may still bring the old one back.
-pub(super) fn write_atomically(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_atomically(files: &dyn Files, path: &Path, parts: &[Vec<u8>]) -> Result<()> {
     let (temporary, file) = create_temporary(files, path)?;
-    let written = write_and_move(files, &temporary, file, path, bytes);
+    let written = write_and_move(files, &temporary, file, path, parts);
     if written.is_err() {
         // The first error counts; what cannot be deleted now is a leftover for the next save.
         let _ = files.remove(&temporary);
@@ -68,19 +68,18 @@ pub(super) fn write_atomically(files: &dyn Files, path: &Path, bytes: &[u8]) -> 
     files.sync_folder(folder_of(path)).map_err(io_error(path, "sync its folder to the disk"))
 }
 
-fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, bytes: &[u8]) -> Result<()> {
+fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, parts: &[Vec<u8>]) -> Result<()> {
     // A lock tells a temporary file in the making from one that a dead process left. Where a file system has no locks,
     // none is ever taken for dead.
     let _ = file.lock();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match files.write(&file, rest) {
-            Ok(0) => {
-                return Err(io_error(path, "write its temporary file")(io::ErrorKind::WriteZero.into()));
+    for mut rest in parts.iter().map(Vec::as_slice) {
+        while !rest.is_empty() {
+            match files.write(&file, rest) {
+                Ok(0) => return Err(io_error(path, "write its temporary file")(ErrorKind::WriteZero.into())),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(io_error(path, "write its temporary file")(error)),
             }
-            Ok(count) => rest = &rest[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(io_error(path, "write its temporary file")(error)),
         }
     }
     files.sync(&file).map_err(io_error(path, "sync its temporary file to the disk"))?;
@@ -97,7 +96,7 @@ fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
         let temporary = path.with_file_name(name);
         match files.create(&temporary) {
             Ok(file) => return Ok((temporary, file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io_error(path, "create a temporary file beside it")(error)),
         }
     }
@@ -105,7 +104,7 @@ fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
 }
 
 fn temporary_prefix(path: &Path) -> Result<OsString> {
-    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name");
+    let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path does not end in a file name");
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().ok_or_else(no_name).map_err(io_error(path, "save"))?);
     prefix.push(".");

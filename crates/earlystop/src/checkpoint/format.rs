@@ -41,10 +41,14 @@ pub(super) const KINDS: [(Kind, Dtype); 10] = [
     (Kind::Bool, Dtype::BOOL),
 ];
 
-/// Returns the bytes of a whole file. The same state always gives the same bytes.
+/// Returns the bytes of a whole file, in two parts: up to the data, and the data. The same state always gives the same.
 ///
 /// `internal` holds this room's own entries, by their keys without [`RESERVED`].
-pub(super) fn encode(tensors: &[NamedTensor], metadata: &Metadata, internal: &[(&str, String)]) -> Result<Vec<u8>> {
+pub(super) fn encode(
+    tensors: &[NamedTensor],
+    metadata: &Metadata,
+    internal: &[(&str, String)],
+) -> Result<[Vec<u8>; 2]> {
     if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
         return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are taken")));
     }
@@ -53,37 +57,42 @@ pub(super) fn encode(tensors: &[NamedTensor], metadata: &Metadata, internal: &[(
     // Wide elements first, as in every safetensors file: then each tensor is aligned.
     order.sort_by_key(|(tensor, dtype)| (Reverse(dtype.bitsize()), &tensor.name));
 
-    let mut data = Vec::new();
-    let mut all_metadata: BTreeMap<String, String> = metadata.clone();
-    let mut header_tensors = String::new();
+    let total = order.iter().map(|(tensor, dtype)| byte_count(&tensor.shape, *dtype)).sum();
+    check_size("state", total, MAX_FILE_BYTES - MAX_HEADER_BYTES - 8)?;
+
+    let mut data = vec![0; total as usize];
+    let mut sums_and_more: BTreeMap<String, String> = metadata.clone();
+    let mut tensor_entries = String::new();
+    let mut start = 0;
     for (NamedTensor { name, shape, tensor }, dtype) in order {
-        let start = data.len();
-        let count: i64 = shape.iter().product();
-        data.resize(start + count as usize * dtype.bitsize() / 8, 0);
-        tensor.f_copy_data_u8(&mut data[start..], count as usize).map_err(torch_error(name))?;
-        all_metadata.insert(format!("{TENSOR_SUM}{name}"), hex_sha256(&data[start..]));
+        let end = start + byte_count(shape, dtype) as usize;
+        let bytes = &mut data[start..end];
+        tensor.f_copy_data_u8(bytes, tensor.numel()).map_err(torch_error(name))?;
+        sums_and_more.insert(format!("{TENSOR_SUM}{name}"), hex_sha256(bytes));
         let shape = shape.iter().map(|&size| size as usize).collect();
-        let stored = Stored { dtype, shape, data_offsets: (start, data.len()) };
-        header_tensors += &format!(",{}:{}", json(name), json(&stored));
+        tensor_entries += &format!(",{}:{}", json(name), json(&Stored { dtype, shape, data_offsets: (start, end) }));
+        start = end;
     }
-    all_metadata.insert(FORMAT.to_owned(), "1".to_owned());
-    all_metadata.extend(internal.iter().map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())));
+    sums_and_more.insert(FORMAT.to_owned(), "1".to_owned());
+    for (key, value) in internal {
+        sums_and_more.insert(format!("{RESERVED}{key}"), value.clone());
+    }
 
     let mut header = SUM_PREFIX.to_vec();
     header.extend([b'0'; 64]);
     // The map's own opening brace gives way to a comma.
-    header.extend(format!("\",{}{header_tensors}}}", &json(&all_metadata)[1..]).bytes());
+    header.extend(format!("\",{}{tensor_entries}}}", &json(&sums_and_more)[1..]).bytes());
     header.resize(header.len().next_multiple_of(8), b' ');
+    check_size("header", header.len() as u64, MAX_HEADER_BYTES)?;
     let sum = hex_sha256(&header);
     header[SUM_DIGITS].copy_from_slice(sum.as_bytes());
-    check_size("header", header.len() as u64, MAX_HEADER_BYTES)?;
-    check_size("state", (8 + header.len() + data.len()) as u64, MAX_FILE_BYTES)?;
+    let length = (header.len() as u64).to_le_bytes();
+    header.splice(0..0, length);
+    Ok([header, data])
+}
 
-    let mut file = Vec::with_capacity(8 + header.len() + data.len());
-    file.extend((header.len() as u64).to_le_bytes());
-    file.extend(header);
-    file.extend(data);
-    Ok(file)
+fn byte_count(shape: &[i64], dtype: Dtype) -> u64 {
+    shape.iter().product::<i64>() as u64 * dtype.bitsize() as u64 / 8
 }
 
 fn dtype_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Dtype> {

@@ -89,9 +89,9 @@ impl Saver {
         metadata: &Metadata,
         internal: &[(&str, String)],
     ) -> Result<()> {
-        let bytes = encode(&all_tensors(state)?, metadata, internal)?;
+        let parts = encode(&all_tensors(state)?, metadata, internal)?;
         remove_leftovers(&*self.files, path);
-        write_atomically(&*self.files, path, &bytes)
+        write_atomically(&*self.files, path, &parts)
     }
 
     /// Copies all tensors of a file into those of `state`, and returns the file's metadata: all or nothing.
