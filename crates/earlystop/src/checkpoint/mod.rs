@@ -1,4 +1,73 @@
 //! Saves and restores named tensors: one state, one file.
+//!
+//! - [`Saver`] saves to a path and restores from it. Stands in for `tf.train.Saver`.
+//! - [`Store`] keeps several checkpoints in a folder, by the rules of [`Keep`], and finds the best and the latest sound
+//!   one. [`latest_checkpoint`] finds the latter by the tutorial's name.
+//! - [`Checkpoint`] looks into a file.
+//!
+//! What has tensors implements [`Savable`]: it hands out [`NamedTensor`]s, which share memory with its variables. Beside
+//! them a file carries [`Metadata`].
+//!
+//! # The file
+//!
+//! It is a [safetensors](https://github.com/huggingface/safetensors#format) file, which Python and others open as well.
+//! Tensors lie in their logical, row-major order (`[out, in, height, width]`, `[out, in]`: PyTorch's shapes), whatever
+//! their layout in memory, and in little-endian bytes. The same state always gives the same bytes. The metadata's keys
+//! that start with `checkpoint.` are the format's own:
+//!
+//! | key | value |
+//! |---|---|
+//! | `checkpoint.sha256` | SHA-256 of the header (without its 8 bytes of length), taken with 64 zeros in place of this value |
+//! | `checkpoint.sha256/NAME` | SHA-256 of the data of the tensor NAME |
+//! | `checkpoint.format` | `1` |
+//! | `checkpoint.step`, `checkpoint.score`, `checkpoint.commit` | from a [`Store`]: see [`Saved`] |
+//!
+//! The header's sum covers the tensors' sums, and these cover all that follows it: so every changed, missing or added
+//! byte is found, and the part that it is in is named. A file without sums, as other programs write it, is read too;
+//! [`Checkpoint::is_verified`] tells.
+//!
+//! # Crashes
+//!
+//! A save writes a temporary file beside the path, syncs it to the disk, renames it over the path, and syncs the folder.
+//! A process that is killed leaves the old file or the new one, and perhaps a temporary file (`.NAME.PID-COUNT.tmp`),
+//! which the next save to the path deletes. A store deletes old checkpoints only after the new one is on the disk.
+//!
+//! # Elsewhere
+//!
+//! What others do, by their documentation and issue trackers (TensorFlow's `tf.compat.v1.train.Saver`, Keras 3's
+//! `ModelCheckpoint` and `BackupAndRestore`, Lightning 2.6, Ignite 0.5, Orbax, burn 0.22, tch 0.26). A dash means that
+//! nothing is promised.
+//!
+//! | | Saver | Keras | Lightning | Ignite | Orbax | burn | tch | here |
+//! |---|---|---|---|---|---|---|---|---|
+//! | a kill leaves the old file or the new one | yes | – [^k] | – [^l] | yes | yes | yes | – | yes |
+//! | the new file outlasts a power failure (fsync of file and folder) | – | – | – | – | – | – | – | yes |
+//! | damage is found by checksums | yes | – | – | – | – | – | – | yes |
+//! | the next older sound file is found | – | – | – | – | – | – | – | yes |
+//! | a restore that fails changes nothing | – | – | – [^s] | – [^s] | yes [^o] | – | – [^t] | yes |
+//! | one message tells all that does not fit | – | – | yes | yes | – | – | – | yes, with hints |
+//! | kept: the last n | yes | – | – | yes | yes | yes | – | yes |
+//! | kept: the best k | – | 1 | yes | yes | yes | 1 | – | yes |
+//! | kept: every n steps (or hours) | yes | yes | yes | yes | yes | – | – | yes |
+//! | these rules combine in one folder | – | – | – | – | yes | yes | – | yes |
+//! | found again from the files alone | – [^i] | – | – | – | yes | – | – | yes |
+//! | a new run never overwrites a better best | – | – [^b] | yes [^c] | – | yes | – | – | yes |
+//! | a second process in the folder is refused | – [^m] | – | – | – | – | – | – | yes |
+//! | the optimizer is saved too | yes | yes | yes | yes | yes | yes | – [^a] | yes |
+//! | saving in the background | – | – | yes | – | yes | yes | – | – |
+//! | states spread over several machines | yes | yes | yes | yes | yes | – | – | – |
+//!
+//! [^k]: `BackupAndRestore(double_checkpoint=True)` keeps the one before as well.
+//! [^l]: reported in [#688](https://github.com/Lightning-AI/pytorch-lightning/issues/688) and again in
+//!     [#19970](https://github.com/Lightning-AI/pytorch-lightning/issues/19970).
+//! [^s]: PyTorch's `load_state_dict` copies what fits, then raises.
+//! [^o]: it returns a new state instead of changing one.
+//! [^t]: `VarStore::load` leaves a half-loaded network when a name is missing, and loads shape `[1]` into `[10]`.
+//! [^i]: a file `checkpoint` beside them lists them.
+//! [^b]: unless `initial_value_threshold` is given; [tf-keras #430](https://github.com/keras-team/tf-keras/issues/430).
+//! [^c]: if the run resumes from a checkpoint that holds the callback's state.
+//! [^m]: `tf.train.CheckpointManager` asks for only one in a folder at a time.
+//! [^a]: [tch-rs #360](https://github.com/LaurentMazare/tch-rs/issues/360).
 
 use std::collections::BTreeMap;
 use std::fmt;
