@@ -2,11 +2,14 @@
 #![deny(missing_docs)]
 
 pub mod checkpoint;
+pub mod display;
 pub mod early_stopping;
 mod error;
+pub mod metrics;
 pub mod mnist;
 pub mod network;
 pub mod optimizer;
+pub mod plot;
 mod random;
 
 pub use checkpoint::{Metadata, Saver};

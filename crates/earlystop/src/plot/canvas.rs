@@ -1,0 +1,174 @@
+//! What figures are drawn on: shapes and text in CSS pixels, smooth edges, pixels in the end.
+
+use super::colormap::Color;
+use super::figure::{Figure, PIXEL_RATIO};
+use super::text;
+use ndarray::ArrayView2;
+use plotters_backend::{BackendColor, BackendStyle, DrawingBackend};
+use plotters_bitmap::BitMapBackend;
+
+/// Font sizes and white edge of all figures, in CSS pixels.
+pub(super) const TITLE_SIZE: f64 = 15.0;
+pub(super) const LABEL_SIZE: f64 = 13.0;
+pub(super) const TICK_SIZE: f64 = 11.0;
+pub(super) const MARGIN: f64 = 10.0;
+
+/// Drawn samples along each side of a pixel: their mean makes edges smooth.
+const SAMPLES: u32 = 2;
+const SCALE: f64 = (SAMPLES * PIXEL_RATIO) as f64;
+
+/// Where text stands relative to its point.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Align {
+    Left,
+    Center,
+    Right,
+}
+
+/// A rectangle, in CSS pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rect {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
+}
+
+impl Rect {
+    pub(super) fn new(x: f64, y: f64, width: f64, height: f64) -> Self {
+        Self { x, y, width, height }
+    }
+
+    pub(super) fn right(&self) -> f64 {
+        self.x + self.width
+    }
+
+    pub(super) fn bottom(&self) -> f64 {
+        self.y + self.height
+    }
+
+    pub(super) fn center(&self) -> (f64, f64) {
+        (self.x + self.width / 2.0, self.y + self.height / 2.0)
+    }
+
+    fn grown(&self, by: f64) -> Self {
+        Self::new(self.x - by, self.y - by, self.width + 2.0 * by, self.height + 2.0 * by)
+    }
+}
+
+pub(super) type Point = (f64, f64);
+
+/// A white sheet, drawn on in CSS pixels.
+pub(super) struct Canvas {
+    /// CSS pixels.
+    width: u32,
+    height: u32,
+    samples: Vec<u8>,
+}
+
+impl Canvas {
+    pub(super) fn new(width: f64, height: f64) -> Self {
+        let (width, height) = (width.ceil().max(1.0) as u32, height.ceil().max(1.0) as u32);
+        let per_pixel = (SAMPLES * PIXEL_RATIO) as usize;
+        Self { width, height, samples: vec![255; 3 * per_pixel * per_pixel * width as usize * height as usize] }
+    }
+
+    pub(super) fn width(&self) -> f64 {
+        self.width.into()
+    }
+
+    /// Fills a rectangle.
+    pub(super) fn fill(&mut self, rect: Rect, color: Color) {
+        let corners = (sample((rect.x, rect.y)), sample((rect.right(), rect.bottom())));
+        self.draw(|backend| backend.draw_rect(corners.0, corners.1, &Pen(color), true));
+    }
+
+    /// Frames a rectangle, the line lying outside it.
+    pub(super) fn frame(&mut self, rect: Rect, line: f64, color: Color) {
+        let Rect { x, y, width, height } = rect.grown(line);
+        self.fill(Rect::new(x, y, width, line), color);
+        self.fill(Rect::new(x, rect.bottom(), width, line), color);
+        self.fill(Rect::new(x, y, line, height), color);
+        self.fill(Rect::new(rect.right(), y, line, height), color);
+    }
+
+    /// Draws an image, `zoom` CSS pixels for each of its pixels, `[height, width]`, with its upper left corner at a point.
+    pub(super) fn image(&mut self, (x, y): Point, zoom: f64, colors: ArrayView2<Color>) {
+        for ((i, j), &color) in colors.indexed_iter() {
+            self.fill(Rect::new(x + j as f64 * zoom, y + i as f64 * zoom, zoom, zoom), color);
+        }
+    }
+
+    /// Writes a line of text, the middle of its capital letters at the height of the point.
+    pub(super) fn text(&mut self, text: &str, at: Point, align: Align, size: f64, color: Color) {
+        let (x, y) = start(text, at, align, size);
+        self.glyphs(text, size, color, |right, down| (x + right, y + down));
+    }
+
+    /// Writes a line of text upward, the middle of its capital letters at the point, as a y axis is labelled.
+    pub(super) fn text_upward(&mut self, text: &str, at: Point, size: f64, color: Color) {
+        let (along, across) = start(text, (-at.1, at.0), Align::Center, size);
+        self.glyphs(text, size, color, |right, down| (across + down, -along - right));
+    }
+
+    fn glyphs(&mut self, text: &str, size: f64, color: Color, place: impl Fn(i32, i32) -> (i32, i32)) {
+        let rgb = color.into();
+        self.draw(|backend| {
+            let mut result = Ok(());
+            text::rasterize(text, size * SCALE, |right, down, alpha| {
+                let drawn = backend.draw_pixel(place(right, down), BackendColor { alpha, rgb });
+                result = std::mem::replace(&mut result, Ok(())).and(drawn);
+            });
+            result
+        });
+    }
+
+    fn draw<T, E>(&mut self, draw: impl FnOnce(&mut BitMapBackend) -> Result<T, E>) {
+        let scale = SAMPLES * PIXEL_RATIO;
+        let size = (self.width * scale, self.height * scale);
+        // Drawing into memory cannot fail; what lies outside is left out.
+        draw(&mut BitMapBackend::with_buffer(&mut self.samples, size)).ok();
+    }
+
+    /// Averages the samples to pixels.
+    pub(super) fn finish(self) -> Figure {
+        let (width, height) = (self.width * PIXEL_RATIO, self.height * PIXEL_RATIO);
+        let (side, row_bytes) = (SAMPLES as usize, 3 * (SAMPLES * width) as usize);
+        let mut rgb = Vec::with_capacity(3 * width as usize * height as usize);
+        for rows in self.samples.chunks_exact(side * row_bytes) {
+            for x in 0..width as usize {
+                for channel in 0..3 {
+                    let value = |row: usize, column: usize| {
+                        u32::from(rows[row * row_bytes + 3 * (side * x + column) + channel])
+                    };
+                    let sum: u32 = (0..side).flat_map(|row| (0..side).map(move |column| value(row, column))).sum();
+                    rgb.push(((sum + SAMPLES * SAMPLES / 2) / (SAMPLES * SAMPLES)) as u8);
+                }
+            }
+        }
+        Figure::new(width, height, rgb)
+    }
+}
+
+/// Gives the left end of a text's baseline, in samples.
+fn start(text: &str, (x, y): Point, align: Align, size: f64) -> (i32, i32) {
+    const CAP_HEIGHT: f64 = 0.729; // of DejaVu Sans, in em
+    let left = match align {
+        Align::Left => 0.0,
+        Align::Center => text::width(text, size) / 2.0,
+        Align::Right => text::width(text, size),
+    };
+    sample((x - left, y + CAP_HEIGHT * size / 2.0))
+}
+
+fn sample((x, y): Point) -> (i32, i32) {
+    ((x * SCALE).round() as i32, (y * SCALE).round() as i32)
+}
+
+struct Pen(Color);
+
+impl BackendStyle for Pen {
+    fn color(&self) -> BackendColor {
+        BackendColor { alpha: 1.0, rgb: self.0.into() }
+    }
+}

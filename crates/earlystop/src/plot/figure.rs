@@ -1,0 +1,181 @@
+//! A drawn figure: its pixels, put together with others, saved and shown.
+
+use super::canvas::{Align, Canvas, MARGIN, TITLE_SIZE};
+use super::{colormap, encode, text};
+use crate::{Error, Result, display};
+use std::path::Path;
+use std::{fmt, fs};
+
+/// Pixels that stand side by side in one CSS pixel: figures are sharp on high-density screens.
+pub(super) const PIXEL_RATIO: u32 = 2;
+
+/// A drawn figure.
+///
+/// A notebook shows it as a cell's last expression, or by [`Figure::show`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Figure {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Figure {
+    /// Takes over pixels: `rgb` is `[height, width, 3]`, sizes in device pixels.
+    pub(super) fn new(width: u32, height: u32, rgb: Vec<u8>) -> Self {
+        Self { width, height, rgb }
+    }
+
+    /// Gives the width and height as shown, in CSS pixels; the PNG has twice as many pixels each way.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width.div_ceil(PIXEL_RATIO), self.height.div_ceil(PIXEL_RATIO))
+    }
+
+    /// Encodes the figure as a PNG that states its physical size: 192 dots per inch.
+    pub fn png(&self) -> Vec<u8> {
+        encode::png(self.width, self.height, &self.rgb)
+    }
+
+    /// Saves the figure as a PNG file. A file of that name is replaced only when the new one is complete.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".part");
+        let written = fs::write(&temporary, self.png()).and_then(|()| fs::rename(&temporary, path));
+        written.map_err(|source| {
+            fs::remove_file(&temporary).ok();
+            Error::Io { path: path.to_owned(), action: "write", source }
+        })
+    }
+
+    /// Shows the figure under the running notebook cell, from anywhere in its code; outside a notebook, does nothing.
+    ///
+    /// A cell shows only one figure, the last: put several into one by [`Figure::beside`] or [`Figure::stack`].
+    pub fn show(&self) {
+        display::show_png(&self.png(), self.size().0);
+    }
+
+    /// Shows the figure as a notebook cell's last expression: the evcxr kernel calls it.
+    pub fn evcxr_display(&self) {
+        self.show();
+    }
+
+    /// Puts a title above the figure.
+    pub fn titled(&self, title: &str) -> Self {
+        let (width, height) = self.size();
+        let line = 1.8 * TITLE_SIZE;
+        let needed = text::width(title, TITLE_SIZE) + 2.0 * MARGIN;
+        let mut canvas = Canvas::new(needed.max(width.into()), line + f64::from(height));
+        let middle = canvas.width() / 2.0;
+        canvas.text(title, (middle, MARGIN / 2.0 + line / 2.0), Align::Center, TITLE_SIZE, colormap::BLACK);
+        let head = canvas.finish();
+        let mut whole = Self::blank(head.width, head.height);
+        whole.paste(&head, 0, 0);
+        whole.paste(self, (head.width - self.width) / 2, head.height - self.height);
+        whole
+    }
+
+    /// Puts figures side by side, their upper edges in line.
+    pub fn beside(figures: &[Self]) -> Self {
+        let width = figures.iter().map(|figure| figure.width).sum();
+        let height = figures.iter().map(|figure| figure.height).max().unwrap_or(0);
+        let mut whole = Self::blank(width, height);
+        let mut x = 0;
+        for figure in figures {
+            whole.paste(figure, x, 0);
+            x += figure.width;
+        }
+        whole
+    }
+
+    /// Puts figures below one another, their left edges in line.
+    pub fn stack(figures: &[Self]) -> Self {
+        let width = figures.iter().map(|figure| figure.width).max().unwrap_or(0);
+        let height = figures.iter().map(|figure| figure.height).sum();
+        let mut whole = Self::blank(width, height);
+        let mut y = 0;
+        for figure in figures {
+            whole.paste(figure, 0, y);
+            y += figure.height;
+        }
+        whole
+    }
+
+    /// An empty figure is one white pixel: a PNG has no smaller size.
+    fn blank(width: u32, height: u32) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        Self { width, height, rgb: vec![255; 3 * width as usize * height as usize] }
+    }
+
+    fn paste(&mut self, other: &Self, x: u32, y: u32) {
+        let row_bytes = 3 * other.width as usize;
+        for (i, row) in other.rgb.chunks_exact(row_bytes).enumerate() {
+            let start = 3 * ((y as usize + i) * self.width as usize + x as usize);
+            self.rgb[start..start + row_bytes].copy_from_slice(row);
+        }
+    }
+}
+
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (width, height) = self.size();
+        write!(f, "Figure({width} x {height})")
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn pixel(figure: &Figure, x: u32, y: u32) -> [u8; 3] {
+        let start = 3 * (y as usize * figure.width as usize + x as usize);
+        figure.rgb[start..start + 3].try_into().unwrap()
+    }
+
+    /// What is cut off at an edge leaves ink there. An edge of 4 CSS pixels must be white.
+    pub(crate) fn assert_margins_are_white(figure: &Figure) {
+        let (edge, &Figure { width, height, .. }) = (8, figure);
+        for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+            let inside = (edge..width - edge).contains(&x) && (edge..height - edge).contains(&y);
+            assert!(inside || pixel(figure, x, y) == [255; 3], "{figure:?} has ink at {x}, {y}");
+        }
+    }
+
+    fn filled(width: u32, height: u32, value: u8) -> Figure {
+        Figure::new(width, height, vec![value; 3 * width as usize * height as usize])
+    }
+
+    #[test]
+    fn figures_stand_beside_and_below_each_other() {
+        let figures = [filled(4, 6, 10), filled(2, 8, 20)];
+        let beside = Figure::beside(&figures);
+        assert_eq!((beside.width, beside.height), (6, 8));
+        assert_eq!([(3, 0), (4, 7), (0, 7)].map(|(x, y)| pixel(&beside, x, y)[0]), [10, 20, 255]);
+        let stack = Figure::stack(&figures);
+        assert_eq!((stack.width, stack.height), (4, 14));
+        assert_eq!([(3, 5), (1, 6), (2, 6)].map(|(x, y)| pixel(&stack, x, y)[0]), [10, 20, 255]);
+        assert_eq!(Figure::beside(&[]).size(), (1, 1));
+    }
+
+    #[test]
+    fn a_title_wider_than_its_figure_fits() {
+        let figure = filled(40, 40, 255).titled("Filters of layer_conv1 after 5,800 iterations");
+        assert_margins_are_white(&figure);
+        assert!(figure.size().0 > 300);
+    }
+
+    #[test]
+    fn saving_replaces_a_file_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("figure.png");
+        filled(2, 2, 0).save(&path).unwrap();
+        filled(2, 2, 9).save(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), filled(2, 2, 9).png());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        let error = filled(2, 2, 0).save(dir.path().join("none/figure.png")).unwrap_err().to_string();
+        assert!(error.contains("none/figure.png: cannot write: "), "{error}");
+    }
+}
