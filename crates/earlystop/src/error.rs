@@ -163,6 +163,33 @@ pub enum Error {
         problem: String,
     },
 
+    /// A folder holds the checkpoints of a run, and the trainer was neither told to go on with it nor to start over.
+    #[error("{}: holds the checkpoints of another run: resume() goes on with it, start_over() deletes them", folder.display())]
+    OtherRun {
+        /// The folder.
+        folder: PathBuf,
+    },
+
+    /// A run was told other settings than the trainer that should go on with it. Nothing was changed.
+    #[error("{}: written with other settings:{}\nuse them again, or call resume_with_new_settings()", path.display(), lines(differences))]
+    SettingsDiffer {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs, in the checkpoint and now.
+        differences: Vec<String>,
+    },
+
+    /// A run that was resumed does not end like the run that nobody interrupted.
+    #[error("resumed after iteration {iteration}: {what} differs from the run that nobody interrupted: {how}")]
+    ResumeDiffers {
+        /// The iteration of the break.
+        iteration: u64,
+        /// The first tensor or evaluation that differs.
+        what: String,
+        /// Both values.
+        how: String,
+    },
+
     /// libtorch refused an operation.
     #[error("{context}: libtorch: {source}")]
     Torch {

@@ -11,6 +11,7 @@ pub mod network;
 pub mod optimizer;
 pub mod plot;
 mod random;
+pub mod trainer;
 
 pub use checkpoint::{Metadata, Saver};
 pub use early_stopping::EarlyStopping;
@@ -18,4 +19,5 @@ pub use error::{Error, Result};
 pub use mnist::{Examples, Mnist};
 pub use network::Network;
 pub use optimizer::{Adam, Batches};
+pub use trainer::Trainer;
 pub use {ndarray, tch};

@@ -194,6 +194,26 @@ impl Store {
         Ok(new)
     }
 
+    /// Returns the folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Deletes all checkpoints in the folder, the latest last.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be deleted.
+    pub fn clear(&mut self) -> Result<()> {
+        let (folder, saver) = (self.folder.clone(), self.saver.clone());
+        let writer = self.writer()?;
+        for (path, _) in files(&folder)? {
+            saver.files().remove(&path).map_err(io_error(&path, "delete"))?;
+        }
+        writer.saved.clear();
+        Ok(())
+    }
+
     /// Lists the checkpoints whose headers are sound, the earliest save first. Reads headers only.
     ///
     /// # Errors

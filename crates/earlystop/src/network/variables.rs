@@ -94,6 +94,11 @@ impl Variables {
         self.flat.numel()
     }
 
+    /// Says whether all values are numbers: neither infinite nor NaN.
+    pub fn are_finite(&self) -> bool {
+        self.flat.isfinite().all().int64_value(&[]) == 1
+    }
+
     /// Returns the names, in the order of the layers.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.spec.name.as_str())
