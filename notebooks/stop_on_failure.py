@@ -1,49 +1,74 @@
 """Makes `jupyter nbconvert --execute` stop at the panics and `?` errors of Rust cells.
 
-The Rust kernel answers "ok" to both, so nbconvert would go on and exit with 0. All that tells of them is
-their message on stderr. With this configuration a cell that writes to stderr fails:
+The Rust kernel answers "ok" to both, so nbconvert would go on and exit with 0. Only their message on stderr
+tells of them. With this configuration a cell that writes to stderr fails, unless it has the tag `raises-exception`:
 
     jupyter nbconvert --execute --to html --config notebooks/stop_on_failure.py notebooks/my.ipynb
 
-A cell with the tag `raises-exception` may fail, as in nbconvert without it. Each cell is announced as it starts.
+Each cell is announced as it starts. A failed run leaves what was executed in the file that the environment
+variable KEEP_FAILED_NOTEBOOK names: nbconvert itself leaves nothing.
 """
 
 import os
+import queue
 import sys
 import time
 
 import nbformat
+from jupyter_core.utils import run_sync
+from nbclient.exceptions import CellExecutionError
+from nbconvert.exporters import Exporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
-started = time.monotonic()
-running = None
-
-
-def remember(notebook):
-    global running
-    running = notebook
-
-
-def announce(cell, cell_index):
-    elapsed = time.monotonic() - started
-    first_line = cell.source.strip().splitlines()[0]
-    print(f"{elapsed:6.1f} s  cell {cell_index + 1}/{len(running.cells)}  {first_line}", file=sys.stderr, flush=True)
+# Seconds. The kernel sends stderr by a way of its own, up to some hundredths after it has said that the cell is done.
+LATE = 0.1
 
 
-def fail_on_stderr(cell, cell_index, execute_reply):
-    said = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
-    if said and execute_reply["content"]["status"] == "ok":
-        execute_reply["content"].update(status="error", ename="Panic or `?` error", evalue=said)
+class StopOnFailure(ExecutePreprocessor):
+    def preprocess(self, nb, resources=None, km=None):
+        self.started = time.monotonic()
+        try:
+            return super().preprocess(nb, resources, km)
+        except CellExecutionError:
+            if path := os.environ.get("KEEP_FAILED_NOTEBOOK"):
+                nbformat.write(nb, path)
+            raise
 
+    def preprocess_cell(self, cell, resources, index):
+        if cell.cell_type != "code" or not cell.source.strip():
+            return cell, resources
+        self.announce(cell, index)
+        try:
+            cell, resources = super().preprocess_cell(cell, resources, index)
+        except CellExecutionError:
+            # The kernel's answer does not say what the compiler said, but the outputs do.
+            said = [line for output in cell.outputs for line in output.get("traceback", [])]
+            raise CellExecutionError.from_cell_and_msg(cell, {"traceback": said}) from None
+        self.take_late_outputs(cell, index)
+        # The kernel sends every line as an output of its own.
+        cell, resources = CoalesceStreamsPreprocessor().preprocess_cell(cell, resources, index)
+        on_stderr = any(output.get("name") == "stderr" for output in cell.outputs)
+        if on_stderr and "raises-exception" not in cell.metadata.get("tags", []):
+            raise CellExecutionError.from_cell_and_msg(cell, {})
+        return cell, resources
 
-def keep_what_was_executed(cell, cell_index, execute_reply):
-    """Writes the notebook as far as it came, for reading: nbconvert itself leaves nothing of a failed run."""
-    if path := os.environ.get("KEEP_FAILED_NOTEBOOK"):
-        nbformat.write(running, path)
+    def announce(self, cell, index):
+        elapsed = time.monotonic() - self.started
+        first_line = cell.source.strip().splitlines()[0]
+        print(f"{elapsed:7.1f} s  cell {index + 1}/{len(self.nb.cells)}  {first_line}", file=sys.stderr, flush=True)
+
+    def take_late_outputs(self, cell, index):
+        while True:
+            try:
+                message = run_sync(self.kc.get_iopub_msg)(timeout=LATE)
+            except queue.Empty:
+                return
+            if message["msg_type"] == "stream":
+                self.process_message(message, cell, index)
 
 
 c = get_config()  # noqa: F821
-c.ExecutePreprocessor.on_notebook_start = remember
-c.ExecutePreprocessor.on_cell_execute = announce
-c.ExecutePreprocessor.on_cell_executed = fail_on_stderr
-c.ExecutePreprocessor.on_cell_error = keep_what_was_executed
-c.ExecutePreprocessor.coalesce_streams = True
+c.Exporter.default_preprocessors = [
+    StopOnFailure if name == "nbconvert.preprocessors.ExecutePreprocessor" else name
+    for name in Exporter.default_preprocessors.default()
+]

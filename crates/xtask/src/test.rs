@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::workspace::Workspace;
-use crate::{Result, command, setup};
+use crate::{Result, command, notebook, setup};
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let mut long = std::env::var_os("CI").is_some_and(|ci| ci == "true");
@@ -15,6 +15,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     }
     let workspace = Workspace::locate();
     cargo(&workspace, "keep to rustfmt's format", &["fmt", "--all", "--check"], long)?;
+    notebook::check_committed(&workspace)?;
     let _environment = setup::ensure(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", &lints, long)?;

@@ -3,20 +3,20 @@
 
 use serde::Serialize as _;
 use serde_json::ser::PrettyFormatter;
-use serde_json::{Map, Serializer, Value};
+use serde_json::{Map, Serializer, Value, json};
 
-/// What stays of a notebook's metadata.
-const NOTEBOOK_METADATA: [&str; 2] = ["kernelspec", "language_info"];
+use crate::setup::KERNEL_NAME;
+
+/// What stays of a notebook's metadata, beside its kernel.
+const NOTEBOOK_METADATA: [&str; 1] = ["language_info"];
 /// What stays of a cell's metadata.
 const CELL_METADATA: [&str; 1] = ["tags"];
-/// What stays of the kernel's description: no path, no variables, no interpreter.
-const KERNEL: [&str; 3] = ["display_name", "language", "name"];
-
 /// Gives the tidy notebook as nbformat would write it: sorted keys, one space a level, a newline at the end.
 pub(super) fn tidy(json: &str) -> serde_json::Result<String> {
     let mut notebook: Value = serde_json::from_str(json)?;
     keep_only(notebook.get_mut("metadata"), &NOTEBOOK_METADATA);
-    keep_only(notebook.pointer_mut("/metadata/kernelspec"), &KERNEL);
+    // One's own kernel may go by another display name.
+    notebook["metadata"]["kernelspec"] = json!({"display_name": "Rust", "language": "rust", "name": KERNEL_NAME});
     for cell in notebook["cells"].as_array_mut().into_iter().flatten() {
         keep_only(cell.get_mut("metadata"), &CELL_METADATA);
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn what_tells_of_a_machine_or_a_run_goes() {
-        let executed = r#"{"nbformat": 4, "metadata": {"widgets": {}, "kernelspec": {"name": "rust", "env": {"HOME": "/me"}}},
+        let executed = r#"{"nbformat": 4, "metadata": {"widgets": {}, "kernelspec": {"name": "rust", "display_name": "Mine"}},
             "cells": [{"source": ["é"], "metadata": {"execution": {"iopub.status.busy": "2016"}, "tags": ["a"]}}]}"#;
         let expected = r#"{
  "cells": [
@@ -56,6 +56,8 @@ mod tests {
  ],
  "metadata": {
   "kernelspec": {
+   "display_name": "Rust",
+   "language": "rust",
    "name": "rust"
   }
  },
