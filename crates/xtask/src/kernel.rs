@@ -24,7 +24,11 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let slot = if std::env::var_os(WARM_UP).is_some() { builds.take_warm()? } else { builds.take()? };
     // The configuration folder stays empty: someone's own evcxr settings could move the build folder, or print.
     let config = kernel.join("config");
-    let error = Command::new(kernel.join("bin/evcxr_jupyter"))
+    let mut evcxr = Command::new(kernel.join("bin/evcxr_jupyter"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
+        evcxr.env_remove(name);
+    }
+    let error = evcxr
         .arg("--control_file")
         .arg(connection_file)
         .env("EVCXR_TMPDIR", slot.crate_folder())
@@ -35,4 +39,36 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         .stdin(slot.into_lock())
         .exec();
     Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
+}
+
+/// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
+/// Jupyter would compile anew what one started by `cargo xtask` has compiled.
+fn is_set_by_cargo_run(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = [
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_PRIMARY_",
+    ];
+    name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_set_by_cargo_run;
+
+    #[test]
+    fn what_a_person_sets_for_cargo_is_kept() {
+        assert!(
+            !["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"]
+                .into_iter()
+                .any(is_set_by_cargo_run)
+        );
+        assert!(
+            ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"]
+                .into_iter()
+                .all(is_set_by_cargo_run)
+        );
+    }
 }

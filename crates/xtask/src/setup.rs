@@ -59,11 +59,13 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     preflight::compiler()?;
     preflight::rust_src()?;
     let requirements = requirements::Requirements::read(&workspace.environment_yml())?;
-    let installing = kernel::start_install(workspace)?;
-    if installing.is_some() {
+    let plan = python::plan(workspace, &requirements)?;
+    if !kernel::is_installed(workspace) {
         preflight::disk(&workspace.root)?;
     }
-    let prefix = python::ensure(workspace, &requirements)?;
+    // The longest step, so it begins first; what follows mostly waits for the network.
+    let installing = kernel::start_install(workspace)?;
+    let prefix = plan.carry_out(workspace, &requirements)?;
     libtorch::ensure(workspace, &prefix)?;
     kernel::finish_install(workspace, installing)?;
     kernel::register(workspace, &prefix)?;

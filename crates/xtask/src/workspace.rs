@@ -9,10 +9,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// The clone that this program was built from.
+    /// The clone that cargo runs us from; without cargo, the one that we were built from.
     pub(crate) fn locate() -> Self {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self { root: manifest.ancestors().nth(2).expect("crates/xtask lies two folders down").to_owned() }
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&manifest).ancestors().nth(2).unwrap_or(Path::new("/")); // of <clone>/crates/xtask
+        Self { root: root.to_owned() }
     }
 
     pub(crate) fn environment_yml(&self) -> PathBuf {

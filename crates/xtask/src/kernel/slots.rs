@@ -48,7 +48,7 @@ pub(crate) struct Builds {
     clone: PathBuf,
 }
 
-/// One kernel's folder, locked.
+/// One kernel's folder, with the file that is locked for it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     folder: PathBuf,
@@ -85,8 +85,11 @@ impl Builds {
 
     /// Takes the folder that the others are copied from, to be completed anew.
     pub(crate) fn take_warm(&self) -> Result<Slot> {
-        let busy = || Error::new("warm the kernel up").got("a kernel is being started or warmed up").hint("Try again.");
-        let slot = self.lock("warm")?.ok_or_else(busy)?;
+        // A kernel that copies it is done in a second, the compilers of an interrupted warm-up in a minute or two.
+        let slot = self.open("warm")?;
+        slot.lock
+            .lock()
+            .map_err(|source| Error::io("lock", &slot.folder, &source))?;
         self.lay_out(&slot.folder)?;
         Ok(slot)
     }
@@ -102,17 +105,26 @@ impl Builds {
         std::fs::write(&path, stamp).map_err(|source| Error::io("write", &path, &source))
     }
 
-    /// Locks the folder `name`, unless a kernel has it. The lock's file lies beside the folder, and stays.
+    /// Locks the folder `name`, unless a kernel has it.
     fn lock(&self, name: &str) -> Result<Option<Slot>> {
+        let slot = self.open(name)?;
+        match slot.lock.try_lock() {
+            Ok(()) => Ok(Some(slot)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", &slot.folder, &source)),
+        }
+    }
+
+    /// The folder `name` with its lock's file, which lies beside it and stays, not yet locked.
+    fn open(&self, name: &str) -> Result<Slot> {
         std::fs::create_dir_all(&self.folder).map_err(|source| Error::io("create", &self.folder, &source))?;
         let path = self.folder.join(format!("{name}.lock"));
         let file = File::options().create(true).append(true).read(true).open(&path);
         let lock = file.map_err(|source| Error::io("open", &path, &source))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Slot { folder: self.folder.join(name), lock })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(Error::io("lock", &path, &source)),
-        }
+        Ok(Slot {
+            folder: self.folder.join(name),
+            lock,
+        })
     }
 
     /// Makes `folder` a copy of the warm one, unless it is as new.

@@ -18,10 +18,10 @@ pub(super) const EVCXR_VERSION: &str = "0.22.0";
 
 /// Starts the kernel's installation, which takes minutes, unless it is there.
 pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
-    let kernel = workspace.kernel();
-    if is_installed(&kernel) {
+    if is_installed(workspace) {
         return Ok(None);
     }
+    let kernel = workspace.kernel();
     eprintln!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION}, meanwhile");
     let mut cargo = super::cargo();
     cargo
@@ -49,7 +49,8 @@ pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) ->
 }
 
 /// Whether cargo's own record of what it installed has the version.
-fn is_installed(kernel: &Path) -> bool {
+pub(super) fn is_installed(workspace: &Workspace) -> bool {
+    let kernel = workspace.kernel();
     let record = std::fs::read_to_string(kernel.join(".crates.toml")).unwrap_or_default();
     record.contains(&format!("\"evcxr_jupyter {EVCXR_VERSION} ")) && kernel.join("bin/evcxr_jupyter").exists()
 }
@@ -136,14 +137,17 @@ mod tests {
 
     #[test]
     fn an_installation_counts_only_in_the_version_that_is_wanted() {
-        let kernel = tempfile::tempdir().unwrap();
-        assert!(!is_installed(kernel.path()));
-        std::fs::create_dir(kernel.path().join("bin")).unwrap();
-        std::fs::write(kernel.path().join("bin/evcxr_jupyter"), "").unwrap();
+        let clone = tempfile::tempdir().unwrap();
+        let workspace = Workspace {
+            root: clone.path().to_owned(),
+        };
+        assert!(!is_installed(&workspace));
+        std::fs::create_dir_all(workspace.kernel().join("bin")).unwrap();
+        std::fs::write(workspace.kernel().join("bin/evcxr_jupyter"), "").unwrap();
         for (version, installed) in [("0.21.1", false), (EVCXR_VERSION, true)] {
             let record = format!("[v1]\n\"evcxr_jupyter {version} (registry)\" = [\"evcxr_jupyter\"]\n");
-            std::fs::write(kernel.path().join(".crates.toml"), record).unwrap();
-            assert_eq!(is_installed(kernel.path()), installed);
+            std::fs::write(workspace.kernel().join(".crates.toml"), record).unwrap();
+            assert_eq!(is_installed(&workspace), installed);
         }
     }
 }

@@ -24,12 +24,20 @@ for name in sys.argv[1:]:
 /// Names under which a Python may be found, the usual one first.
 const PYTHONS: [&str; 7] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
 
-/// Finds or makes the environment that has all of `requirements`; gives its folder (Python's `sys.prefix`).
-pub(super) fn ensure(workspace: &Workspace, requirements: &Requirements) -> Result<PathBuf> {
+/// How the environment comes about.
+pub(super) enum Plan {
+    /// It is there; its folder (Python's `sys.prefix`).
+    Ready(PathBuf),
+    /// The clone's own is to be made, or filled, with this Python.
+    Make(&'static str),
+}
+
+/// Finds the environment that has all of `requirements`, or the Python to make one with.
+pub(super) fn plan(workspace: &Workspace, requirements: &Requirements) -> Result<Plan> {
     let venv = workspace.venv();
     if let Some(active) = active() {
         match lacking(&active, requirements) {
-            lacking if lacking.is_empty() => return Ok(active),
+            lacking if lacking.is_empty() => return Ok(Plan::Ready(active)),
             _ if active == venv => {}
             lacking => {
                 let lacking = lacking.join(", ");
@@ -37,11 +45,27 @@ pub(super) fn ensure(workspace: &Workspace, requirements: &Requirements) -> Resu
             }
         }
     }
-    if !lacking(&venv, requirements).is_empty() {
-        make(&venv, requirements)?;
-        install(&venv, requirements)?;
+    if lacking(&venv, requirements).is_empty() {
+        return Ok(Plan::Ready(venv));
     }
-    Ok(venv)
+    let found: Vec<_> = PYTHONS.iter().map(|name| (*name, version(Path::new(name)))).collect();
+    choose(&found, requirements.python).map(Plan::Make)
+}
+
+impl Plan {
+    /// Makes what is to be made; gives the environment's folder.
+    pub(super) fn carry_out(self, workspace: &Workspace, requirements: &Requirements) -> Result<PathBuf> {
+        let chosen = match self {
+            Self::Ready(prefix) => return Ok(prefix),
+            Self::Make(chosen) => chosen,
+        };
+        let venv = workspace.venv();
+        if version(&python(&venv)) < Some(requirements.python) {
+            make(&venv, chosen)?;
+        }
+        install(&venv, requirements)?;
+        Ok(venv)
+    }
 }
 
 /// The folder of the active venv or conda environment.
@@ -80,16 +104,19 @@ fn compare(found: &str, requirements: &Requirements) -> Vec<String> {
     lacking
 }
 
-/// Makes an empty environment, unless there is one already whose Python is new enough.
-fn make(venv: &Path, requirements: &Requirements) -> Result<()> {
-    let version =
-        |python: &Path| command::ask(Command::new(python).args(["-c", PROBE])).as_deref().and_then(parse_version);
-    if version(&python(venv)) >= Some(requirements.python) {
-        return Ok(());
-    }
-    let found: Vec<_> = PYTHONS.iter().map(|name| (*name, version(Path::new(name)))).collect();
-    let chosen = choose(&found, requirements.python)?;
-    let step = &mut Step::start(&format!("Making the Python environment {} with {chosen}", venv.display()));
+/// The version of a Python, if it runs.
+fn version(python: &Path) -> Option<(u32, u32)> {
+    command::ask(Command::new(python).args(["-c", PROBE]))
+        .as_deref()
+        .and_then(parse_version)
+}
+
+/// Makes an empty environment.
+fn make(venv: &Path, chosen: &str) -> Result<()> {
+    let step = &mut Step::start(&format!(
+        "Making the Python environment {} with {chosen}",
+        venv.display()
+    ));
     let outcome = command::watch(step, Command::new(chosen).args(["-m", "venv", "--clear"]).arg(venv))?;
     if outcome.status.success() {
         return Ok(());
@@ -102,7 +129,7 @@ fn make(venv: &Path, requirements: &Requirements) -> Result<()> {
 }
 
 /// The first Python that is new enough, of names with the versions that they answered.
-fn choose<'a>(found: &[(&'a str, Option<(u32, u32)>)], wanted: (u32, u32)) -> Result<&'a str> {
+fn choose(found: &[(&'static str, Option<(u32, u32)>)], wanted: (u32, u32)) -> Result<&'static str> {
     let suits = |(_, version): &&(&str, Option<(u32, u32)>)| version.is_some_and(|version| version >= wanted);
     if let Some((name, _)) = found.iter().find(suits) {
         return Ok(name);

@@ -1,6 +1,10 @@
 """Runs cells in a kernel: python -c ... KERNEL CELL...; fails on any error, and on anything said on stderr."""
 
+import os
+import signal
 import sys
+import threading
+import time
 
 from jupyter_client.manager import start_new_kernel
 
@@ -19,7 +23,15 @@ def show(message):
         complaints.append("\n".join(content["traceback"]))
 
 
-manager, client = start_new_kernel(startup_timeout=300, kernel_name=kernel_name)
+def end_with(parent):
+    """A kernel that outlived the set-up would keep the build folder locked."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
+manager, client = start_new_kernel(startup_timeout=600, kernel_name=kernel_name)
 try:
     for cell in cells:
         reply = client.execute_interactive(cell, output_hook=show)
