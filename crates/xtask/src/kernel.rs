@@ -44,13 +44,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 /// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
 /// Jupyter would compile anew what one started by `cargo xtask` has compiled.
 fn is_set_by_cargo_run(name: &str) -> bool {
-    const PREFIXES: [&str; 5] = [
-        "CARGO_BIN_",
-        "CARGO_CRATE_",
-        "CARGO_MANIFEST_",
-        "CARGO_PKG_",
-        "CARGO_PRIMARY_",
-    ];
+    const PREFIXES: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
     name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -60,15 +54,7 @@ mod tests {
 
     #[test]
     fn what_a_person_sets_for_cargo_is_kept() {
-        assert!(
-            !["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"]
-                .into_iter()
-                .any(is_set_by_cargo_run)
-        );
-        assert!(
-            ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"]
-                .into_iter()
-                .all(is_set_by_cargo_run)
-        );
+        assert!(!["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"].into_iter().any(is_set_by_cargo_run));
+        assert!(["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"].into_iter().all(is_set_by_cargo_run));
     }
 }

@@ -13,9 +13,7 @@ struct Machine {
 impl Machine {
     /// A machine with a C++ compiler and Rust, but no Python.
     fn new() -> Self {
-        let machine = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let machine = Self { folder: tempfile::tempdir().unwrap() };
         for folder in ["bin", "clone/crates/xtask"] {
             std::fs::create_dir_all(machine.folder.path().join(folder)).unwrap();
         }
@@ -40,10 +38,7 @@ impl Machine {
     /// Has the program that this machine has.
     fn link(&self, name: &str) {
         let path = std::env::var_os("PATH").unwrap();
-        if let Some(program) = std::env::split_paths(&path)
-            .map(|folder| folder.join(name))
-            .find(|path| path.exists())
-        {
+        if let Some(program) = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.exists()) {
             symlink(program, self.program(name)).unwrap();
         }
     }
@@ -81,10 +76,7 @@ impl Machine {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{said}");
-        assert!(
-            said.contains("error: could not") && said.contains("what to do:"),
-            "{said}"
-        );
+        assert!(said.contains("error: could not") && said.contains("what to do:"), "{said}");
         said
     }
 }
@@ -100,37 +92,20 @@ fn assert_says(said: &str, parts: &[&str]) {
 fn no_compiler() {
     let machine = Machine::new();
     std::fs::remove_file(machine.program("c++")).unwrap();
-    assert_says(
-        &machine.setup(&[]),
-        &[
-            "run the C++ compiler `c++ --version`",
-            "No such file",
-            "apt install g++",
-        ],
-    );
+    assert_says(&machine.setup(&[]), &["run the C++ compiler `c++ --version`", "No such file", "apt install g++"]);
 }
 
 #[test]
 fn no_python() {
     let said = Machine::new().setup(&[]);
-    assert_says(
-        &said,
-        &[
-            "find a Python 3.10 or newer",
-            "neither python3 nor python runs",
-            "apt install python3",
-        ],
-    );
+    assert_says(&said, &["find a Python 3.10 or newer", "neither python3 nor python runs", "apt install python3"]);
 }
 
 #[test]
 fn an_old_python() {
     let machine = Machine::new();
     machine.script("python3", "echo 3.8");
-    assert_says(
-        &machine.setup(&[]),
-        &["find a Python 3.10 or newer", "python3 is Python 3.8"],
-    );
+    assert_says(&machine.setup(&[]), &["find a Python 3.10 or newer", "python3 is Python 3.8"]);
 }
 
 #[test]
@@ -139,10 +114,7 @@ fn no_venv_module() {
     let script = "[ \"$1\" = -c ] && { echo 3.11; exit; }\necho '/usr/bin/python3: No module named venv' >&2; exit 1";
     machine.script("python3", script);
     let said = machine.setup(&[]);
-    assert_says(
-        &said,
-        &["python3 -m venv", "No module named venv", "apt install python3-venv"],
-    );
+    assert_says(&said, &["python3 -m venv", "No module named venv", "apt install python3-venv"]);
     assert!(!machine.clone().join(".venv").exists());
 }
 
@@ -151,10 +123,7 @@ fn no_network_for_pip() {
     let machine = Machine::new();
     machine.python("echo 'Failed to establish a new connection: [Errno 101] Network is unreachable' >&2; exit 1");
     let said = machine.setup(&[]);
-    assert_says(
-        &said,
-        &["install the Python packages", "Network is unreachable", "HTTPS_PROXY"],
-    );
+    assert_says(&said, &["install the Python packages", "Network is unreachable", "HTTPS_PROXY"]);
 }
 
 #[test]
@@ -170,30 +139,17 @@ fn a_libtorch_of_another_version() {
     machine.python("exit 0");
     std::fs::write(machine.folder.path().join("build-version"), "2.12.1+cpu").unwrap();
     let said = machine.setup(&[("LIBTORCH", machine.folder.path())]);
-    assert_says(
-        &said,
-        &["LIBTORCH=", "it is version 2.12.1", "libtorch 2.13.0", "unset it"],
-    );
+    assert_says(&said, &["LIBTORCH=", "it is version 2.12.1", "libtorch 2.13.0", "unset it"]);
 }
 
 #[test]
 fn no_network_for_cargo() {
     let machine = Machine::new();
     machine.python("exit 0");
-    machine.script(
-        "cargo",
-        "echo 'warning: spurious network error: Could not resolve host' >&2; exit 101",
-    );
+    machine.script("cargo", "echo 'warning: spurious network error: Could not resolve host' >&2; exit 101");
     let libtorch = machine.folder.path().join("libtorch");
     std::fs::create_dir(&libtorch).unwrap();
     std::fs::write(libtorch.join("build-version"), "2.13.0").unwrap();
     let said = machine.setup(&[("LIBTORCH", &libtorch)]);
-    assert_says(
-        &said,
-        &[
-            "cargo install evcxr_jupyter",
-            "Could not resolve host",
-            "network could not be reached",
-        ],
-    );
+    assert_says(&said, &["cargo install evcxr_jupyter", "Could not resolve host", "network could not be reached"]);
 }

@@ -87,9 +87,7 @@ impl Builds {
     pub(crate) fn take_warm(&self) -> Result<Slot> {
         // A kernel that copies it is done in a second, the compilers of an interrupted warm-up in a minute or two.
         let slot = self.open("warm")?;
-        slot.lock
-            .lock()
-            .map_err(|source| Error::io("lock", &slot.folder, &source))?;
+        slot.lock.lock().map_err(|source| Error::io("lock", &slot.folder, &source))?;
         self.lay_out(&slot.folder)?;
         Ok(slot)
     }
@@ -121,10 +119,7 @@ impl Builds {
         let path = self.folder.join(format!("{name}.lock"));
         let file = File::options().create(true).append(true).read(true).open(&path);
         let lock = file.map_err(|source| Error::io("open", &path, &source))?;
-        Ok(Slot {
-            folder: self.folder.join(name),
-            lock,
-        })
+        Ok(Slot { folder: self.folder.join(name), lock })
     }
 
     /// Makes `folder` a copy of the warm one, unless it is as new.

@@ -138,9 +138,7 @@ mod tests {
     #[test]
     fn an_installation_counts_only_in_the_version_that_is_wanted() {
         let clone = tempfile::tempdir().unwrap();
-        let workspace = Workspace {
-            root: clone.path().to_owned(),
-        };
+        let workspace = Workspace { root: clone.path().to_owned() };
         assert!(!is_installed(&workspace));
         std::fs::create_dir_all(workspace.kernel().join("bin")).unwrap();
         std::fs::write(workspace.kernel().join("bin/evcxr_jupyter"), "").unwrap();

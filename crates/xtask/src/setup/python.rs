@@ -106,17 +106,12 @@ fn compare(found: &str, requirements: &Requirements) -> Vec<String> {
 
 /// The version of a Python, if it runs.
 fn version(python: &Path) -> Option<(u32, u32)> {
-    command::ask(Command::new(python).args(["-c", PROBE]))
-        .as_deref()
-        .and_then(parse_version)
+    command::ask(Command::new(python).args(["-c", PROBE])).as_deref().and_then(parse_version)
 }
 
 /// Makes an empty environment.
 fn make(venv: &Path, chosen: &str) -> Result<()> {
-    let step = &mut Step::start(&format!(
-        "Making the Python environment {} with {chosen}",
-        venv.display()
-    ));
+    let step = &mut Step::start(&format!("Making the Python environment {} with {chosen}", venv.display()));
     let outcome = command::watch(step, Command::new(chosen).args(["-m", "venv", "--clear"]).arg(venv))?;
     if outcome.status.success() {
         return Ok(());
