@@ -21,3 +21,14 @@ pub use network::Network;
 pub use optimizer::{Adam, Batches};
 pub use trainer::Trainer;
 pub use {ndarray, tch};
+
+/// The version of this crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the crate `tch`.
+pub const TCH_VERSION: &str = "0.26.0";
+/// The version of libtorch that `tch` wants, and no other.
+pub const LIBTORCH_VERSION: &str = "2.13.0";
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
