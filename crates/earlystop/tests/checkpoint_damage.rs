@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use earlystop::Error;
@@ -178,6 +178,17 @@ fn impossible_sizes_are_refused_before_anything_is_allocated() {
     if file.set_len(5 << 30).is_ok() {
         let error = Checkpoint::read(&scratch.path).unwrap_err().to_string();
         assert!(error.contains("5368709120 bytes are more than the limit"), "{error}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_device_and_a_pipe_are_no_files() {
+    let scratch = Scratch::new();
+    assert!(std::process::Command::new("mkfifo").arg(&scratch.path).status().unwrap().success());
+    for path in [&scratch.path, Path::new("/dev/zero"), Path::new("/")] {
+        let error = Checkpoint::read(path).unwrap_err().to_string();
+        assert!(error.contains("cannot read: it is a directory or a device"), "{error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A file in memory, read whole and checked.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
@@ -92,11 +93,14 @@ impl Checkpoint {
 
 /// Opens a file, reads and checks its header, and leaves the file at the first byte of its data.
 pub(super) fn open(path: &Path) -> Result<(File, Header)> {
-    let mut file = File::open(path).map_err(io_error(path, "open"))?;
-    let metadata = file.metadata().map_err(io_error(path, "read the size"))?;
-    if metadata.is_dir() {
-        return Err(io_error(path, "read")(std::io::ErrorKind::IsADirectory.into()));
+    // Before the file is opened: opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(io_error(path, "open"))?;
+    if !metadata.is_file() {
+        let problem = "it is a directory or a device, not a file";
+        return Err(io_error(path, "read")(io::Error::new(ErrorKind::InvalidInput, problem)));
     }
-    let header = Header::read(path, &mut file, metadata.len())?;
+    let mut file = File::open(path).map_err(io_error(path, "open"))?;
+    let bytes = file.metadata().map_err(io_error(path, "read the size"))?.len();
+    let header = Header::read(path, &mut file, bytes)?;
     Ok((file, header))
 }
