@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Held by the store that saves into a folder. The system takes it back when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -30,7 +30,15 @@ impl Lock {
         }
         // For the message of the next one only, so a full disk is no reason to give up.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
+    }
+}
+
+/// Lets go by name: a child that another thread is just starting has a copy of the descriptor until it runs its program, and
+/// closing ours alone would leave the lock with it.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
