@@ -111,6 +111,22 @@ fn damaged_files_are_passed_over_and_the_reasons_told() {
 }
 
 #[test]
+fn a_damaged_file_neither_counts_nor_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let paths: Vec<PathBuf> = [(1, 0.9), (2, 0.5), (3, 0.1)].iter().map(|&(n, s)| save(&mut store, n, s)).collect();
+    drop(store);
+    flip_last_byte(&paths[0]);
+    flip_last_byte(&paths[2]);
+
+    let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(1).best(1));
+    assert_eq!(save(&mut store, 4, 0.2), dir.path().join("step-000004.safetensors"));
+    assert_eq!(store.best_valid().unwrap().saved.unwrap().step, 2);
+    assert_eq!(steps(&store), [1, 2, 3, 4]);
+    assert_eq!(store.latest().unwrap().unwrap().commit, 4);
+}
+
+#[test]
 fn going_back_to_an_earlier_step_loses_no_better_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap().keep(Keep::last(2).best(1));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::files::{io_error, temporaries};
+use super::files::{Disk, Files, folder_of, io_error, temporaries};
 use super::keep::by_score;
 use super::lock::Lock;
 use super::read::{Checkpoint, open};
@@ -57,8 +57,9 @@ pub struct Store {
 #[derive(Debug)]
 struct Writer {
     _lock: Lock,
-    /// The earliest first.
+    /// The sound ones, the earliest first. The others neither count for [`Keep`] nor are they deleted.
     saved: Vec<Saved>,
+    last_commit: u64,
 }
 
 /// A checkpoint in a folder, as its header describes it.
@@ -139,13 +140,14 @@ impl Store {
 
     fn writer(&mut self) -> Result<&mut Writer> {
         if self.writer.is_none() {
-            fs::create_dir_all(&self.folder).map_err(io_error(&self.folder, "create the folder"))?;
+            create_folder(&self.folder)?;
             let lock = Lock::take(&self.folder)?;
             for temporary in temporaries(&self.folder, format!(".{PREFIX}").as_bytes()) {
                 let _ = fs::remove_file(&temporary);
             }
-            let (saved, _) = scan(&self.folder)?;
-            self.writer = Some(Writer { _lock: lock, saved });
+            let mut writer = Writer { _lock: lock, saved: Vec::new(), last_commit: 0 };
+            writer.look(&self.folder)?;
+            self.writer = Some(writer);
         }
         Ok(self.writer.as_mut().expect("it was just set"))
     }
@@ -167,17 +169,18 @@ impl Store {
     ) -> Result<Saved> {
         let (folder, saver, keep) = (self.folder.clone(), self.saver.clone(), self.keep.clone());
         let writer = self.writer()?;
-        let commit = writer.saved.last().map_or(0, |saved| saved.commit).saturating_add(1);
+        let commit = writer.last_commit.saturating_add(1);
         let mut new = Saved { path: PathBuf::new(), step, score, commit };
         new.path = writer.path_for(&folder, &new);
         let mut internal = vec![("step", step.to_string()), ("commit", new.commit.to_string())];
         internal.extend(score.map(|score| ("score", score.to_string())));
         if let Err(error) = saver.save_with(&new.path, state, metadata, &internal) {
             // After the failure of the last step the file is in place all the same.
-            writer.saved = scan(&folder)?.0;
+            writer.look(&folder)?;
             return Err(error);
         }
 
+        writer.last_commit = commit;
         writer.saved.retain(|saved| saved.path != new.path);
         writer.saved.push(new.clone());
         let (kept, deleted) = keep.split(std::mem::take(&mut writer.saved));
@@ -185,7 +188,7 @@ impl Store {
         for Saved { path, .. } in deleted {
             match saver.files().remove(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    writer.saved = scan(&folder)?.0; // the next save tries again
+                    writer.look(&folder)?; // the next save tries again
                     return Err(io_error(&path, "delete the old checkpoint (the new one is saved)")(error));
                 }
                 _ => {}
@@ -264,6 +267,14 @@ impl Store {
 }
 
 impl Writer {
+    /// Reads all that lies in the folder.
+    fn look(&mut self, folder: &Path) -> Result<()> {
+        self.saved = scan(folder)?.0;
+        self.last_commit = self.saved.last().map_or(0, |saved| saved.commit);
+        self.saved.retain(|saved| Checkpoint::read(&saved.path).is_ok());
+        Ok(())
+    }
+
     /// Where to save: over the file of the same step, unless that one is better.
     fn path_for(&self, folder: &Path, new: &Saved) -> PathBuf {
         let is_better = |path: &Path| self.saved.iter().any(|old| old.path == path && old.rank() > new.rank());
@@ -314,6 +325,16 @@ fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
         }
     }
     Ok(files)
+}
+
+/// Creates a folder with those above it, so that it outlasts a power failure.
+fn create_folder(folder: &Path) -> Result<()> {
+    let absent: Vec<&Path> = folder.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
+    for created in absent {
+        Disk.sync_folder(folder_of(created)).map_err(io_error(created, "sync its folder to the disk"))?;
+    }
+    Ok(())
 }
 
 /// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.
