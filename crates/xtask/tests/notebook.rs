@@ -1,6 +1,7 @@
 //! Notebooks that fail in each of the three ways, executed with the real kernel: slow, so only with
 //! `EARLYSTOP_LONG_TESTS=1` (`cargo xtask test --long`, and in CI).
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -10,14 +11,14 @@ fn notebooks() -> Option<PathBuf> {
     wanted.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notebooks"))
 }
 
-fn xtask_notebook(notebook: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask")).arg("notebook").arg(notebook).output().unwrap()
+fn xtask_notebook(args: &[&OsStr]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask")).arg("notebook").args(args).output().unwrap()
 }
 
 /// Executes `<name>.ipynb`, which must fail in its second code cell, and gives what was told.
 #[track_caller]
 fn failure_of(name: &str, folder: &Path) -> String {
-    let output = xtask_notebook(&folder.join(name).with_extension("ipynb"));
+    let output = xtask_notebook(&[folder.join(name).with_extension("ipynb").as_ref()]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "{told}");
     assert!(told.contains(&format!("{name}.ipynb")), "{told}");
@@ -31,12 +32,22 @@ fn failure_of(name: &str, folder: &Path) -> String {
 }
 
 #[test]
-fn a_clean_notebook_passes() {
+fn a_clean_notebook_passes_and_is_written_back_with_its_outputs() {
     let Some(folder) = notebooks() else { return };
-    let output = xtask_notebook(&folder.join("clean.ipynb"));
+    let copy = tempfile::tempdir().unwrap();
+    let notebook = copy.path().join("clean.ipynb");
+    std::fs::copy(folder.join("clean.ipynb"), &notebook).unwrap();
+    let unexecuted = xtask_notebook(&["--check".as_ref(), notebook.as_ref()]);
+    assert!(String::from_utf8(unexecuted.stderr).unwrap().contains("expected execution count 2, found none"));
+
+    let output = xtask_notebook(&["--write".as_ref(), notebook.as_ref()]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
     assert!(told.contains("cell 4/4  println!(\"the end\");"), "progress is shown: {told}");
+    let written = std::fs::read_to_string(&notebook).unwrap();
+    assert!(written.contains("\"60000\"") && written.contains("\"the end\\n\""), "{written}");
+    assert!(!written.contains("iopub"), "no times of this run: {written}");
+    assert!(xtask_notebook(&["--check".as_ref(), notebook.as_ref()]).status.success());
 }
 
 #[test]
@@ -61,4 +72,27 @@ fn an_error_passed_on_by_a_question_mark_is_told() {
     let Some(folder) = notebooks() else { return };
     let told = failure_of("question_mark", &folder);
     assert!(told.contains("No such file or directory"), "{told}");
+}
+
+/// Without xtask's own look at the outputs: as anyone's CI would run it.
+#[test]
+fn plain_nbconvert_stops_at_a_panic_and_at_an_error_passed_on() {
+    let Some(folder) = notebooks() else { return };
+    assert!(Command::new(env!("CARGO_BIN_EXE_xtask")).arg("setup").status().unwrap().success());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let of_the_clone = root.join(".venv/bin/jupyter");
+    let jupyter = if of_the_clone.exists() { of_the_clone } else { PathBuf::from("jupyter") };
+    let results = tempfile::tempdir().unwrap();
+    for (name, message) in [("panic", "index out of bounds"), ("question_mark", "No such file or directory")] {
+        let output = Command::new(&jupyter)
+            .args(["nbconvert", "--execute", "--to=html", "--output-dir"])
+            .arg(results.path())
+            .arg("--config")
+            .arg(root.join("notebooks/stop_on_failure.py"))
+            .arg(folder.join(name).with_extension("ipynb"))
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && told.contains(message), "{told}");
+    }
 }
