@@ -49,7 +49,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         return Err(arg.unexpected().into());
     }
     let environment = ensure(&Workspace::locate())?;
-    println!("Ready. Python: {}; libtorch: {}", environment.python.display(), environment.libtorch.display());
+    println!("Python:   {}", environment.python.display());
+    println!("libtorch: {}", environment.libtorch.display());
+    println!("kernel:   {KERNEL_NAME}");
     Ok(())
 }
 

@@ -1,0 +1,44 @@
+//! Two real kernels at once. Long: they are made ready first, which takes minutes where that was never done.
+
+use std::path::Path;
+use std::process::Command;
+
+const SESSIONS: &str = include_str!("two_kernels.py");
+
+#[test]
+fn two_kernels_at_once_are_both_warm_and_each_runs_its_own_code() {
+    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_none() {
+        eprintln!("left out: set EARLYSTOP_LONG_TESTS=1 to run it");
+        return;
+    }
+    let setup = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("setup").output().unwrap();
+    let said = String::from_utf8_lossy(&setup.stdout);
+    assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
+    let python = said.lines().find_map(|line| line.strip_prefix("Python:")).unwrap().trim();
+
+    let notebooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../notebooks");
+    let output = Command::new(python)
+        .args(["-c", SESSIONS])
+        .env("JUPYTER_PREFER_ENV_PATH", "1")
+        .current_dir(notebooks)
+        .output()
+        .unwrap();
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complaints}");
+
+    // evcxr relays what cargo compiles below a cell. The crate itself may have changed since the warm-up.
+    let compiled: Vec<_> = complaints.lines().filter(|line| line.trim_start().starts_with("Compiling")).collect();
+    assert!(compiled.iter().all(|line| line.contains("Compiling earlystop ")), "compiled anew: {compiled:#?}");
+
+    let is_session = |line: &&str| line.starts_with('{');
+    let sessions: Vec<serde_json::Value> =
+        said.lines().filter(is_session).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [one, two] = &sessions[..] else { panic!("expected two sessions:\n{said}\n{complaints}") };
+    assert_ne!(one["folder"], two["folder"]);
+    let mut results =
+        [&one["texts"], &two["texts"]].map(|texts| serde_json::from_value::<Vec<String>>(texts.clone()).unwrap());
+    results.sort();
+    let expected = [10, 20].map(|factor| (0..8).map(|x| (x * factor).to_string()).collect::<Vec<String>>());
+    assert_eq!(results, expected);
+    println!("ready with the crate after {} s and {} s, started together", one["seconds"], two["seconds"]);
+}
