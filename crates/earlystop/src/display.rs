@@ -40,7 +40,8 @@ mod tests {
         let mut out = Vec::new();
         write_picture(&mut out, &[0x89, b'P', b'N', b'G'], 388).unwrap();
         let expected = "EVCXR_BEGIN_CONTENT image/png\niVBORw==\nEVCXR_END_CONTENT\n\
-            EVCXR_BEGIN_CONTENT text/html\n<img width=\"388\" src=\"data:image/png;base64,iVBORw==\">\nEVCXR_END_CONTENT\n";
+            EVCXR_BEGIN_CONTENT text/html\n<img width=\"388\" src=\"data:image/png;base64,iVBORw==\">\n\
+            EVCXR_END_CONTENT\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

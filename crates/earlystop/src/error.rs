@@ -128,41 +128,6 @@ pub enum Error {
         known: Vec<String>,
     },
 
-    /// A class number lies outside the classes there are.
-    #[error("{role} class of example {example}: expected 0 to {}, found {found}", num_classes.saturating_sub(1))]
-    ClassOutOfRange {
-        /// Whose class it is: "true" or "predicted".
-        role: &'static str,
-        /// The example, counted from 0.
-        example: usize,
-        /// Number of classes.
-        num_classes: usize,
-        /// The class number, as it was given.
-        found: String,
-    },
-
-    /// Lists that belong together, item by item, have different lengths.
-    #[error("{items}: expected {expected}, one for each of the {of}, found {found}")]
-    Lengths {
-        /// What the list holds: "captions".
-        items: &'static str,
-        /// What each item belongs to: "images".
-        of: &'static str,
-        /// Number of things to belong to.
-        expected: usize,
-        /// Number of items.
-        found: usize,
-    },
-
-    /// A figure cannot be drawn from what was given.
-    #[error("{figure}: {problem}")]
-    Figure {
-        /// The figure: "filter grid".
-        figure: &'static str,
-        /// What was expected and what was found.
-        problem: String,
-    },
-
     /// A folder holds the checkpoints of a run, and the trainer was neither told to go on with it nor to start over.
     #[error("{}: holds the checkpoints of another run: resume() goes on with it, start_over() deletes them", folder.display())]
     OtherRun {

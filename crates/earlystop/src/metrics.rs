@@ -50,8 +50,8 @@ where
     let cls_true = class_numbers("true", cls_true, num_classes)?;
     let cls_pred = class_numbers("predicted", cls_pred, num_classes)?;
     if cls_true.len() != cls_pred.len() {
-        let (expected, found) = (cls_true.len(), cls_pred.len());
-        return Err(Error::Lengths { items: "predicted classes", of: "true classes", expected, found });
+        let expected = format!("{}, one for each true class", cls_true.len());
+        return Err(Error::argument("predicted classes", expected, cls_pred.len()));
     }
     let mut counts = Array2::zeros((num_classes, num_classes));
     for cell in cls_true.into_iter().zip(cls_pred) {
@@ -67,7 +67,11 @@ fn class_numbers<'a, T: Copy + TryInto<usize> + fmt::Display + 'a>(
 ) -> Result<Vec<usize>> {
     let checked = |(example, &class): (usize, &T)| match class.try_into() {
         Ok(class) if class < num_classes => Ok(class),
-        _ => Err(Error::ClassOutOfRange { role, example, num_classes, found: class.to_string() }),
+        _ => Err(Error::argument(
+            format!("{role} class of example {example}"),
+            format!("a number below {num_classes}"),
+            class,
+        )),
     };
     classes.into_iter().enumerate().map(checked).collect()
 }
@@ -135,10 +139,10 @@ mod tests {
     #[test]
     fn wrong_classes_and_lengths_are_named() {
         let error = confusion_matrix(&[0_u8, 1], &[0_i64, -1], 10).unwrap_err().to_string();
-        assert_eq!(error, "predicted class of example 1: expected 0 to 9, found -1");
+        assert_eq!(error, "predicted class of example 1: expected a number below 10, found -1");
         let error = confusion_matrix(&[0_u8, 10], &[0_u8, 1], 10).unwrap_err().to_string();
-        assert_eq!(error, "true class of example 1: expected 0 to 9, found 10");
+        assert_eq!(error, "true class of example 1: expected a number below 10, found 10");
         let error = confusion_matrix(&[0_u8, 1], &[0_u8], 10).unwrap_err().to_string();
-        assert_eq!(error, "predicted classes: expected 2, one for each of the true classes, found 1");
+        assert_eq!(error, "predicted classes: expected 2, one for each true class, found 1");
     }
 }

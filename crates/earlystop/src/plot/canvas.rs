@@ -80,7 +80,7 @@ impl Canvas {
     /// Fills a rectangle.
     pub(super) fn fill(&mut self, rect: Rect, color: Color) {
         let corners = (sample((rect.x, rect.y)), sample((rect.right(), rect.bottom())));
-        self.draw(|backend| backend.draw_rect(corners.0, corners.1, &Pen(color), true));
+        self.draw(|backend| backend.draw_rect(corners.0, corners.1, &Pen { color, width: 1 }, true));
     }
 
     /// Frames a rectangle, the line lying outside it.
@@ -92,7 +92,40 @@ impl Canvas {
         self.fill(Rect::new(rect.right(), y, line, height), color);
     }
 
-    /// Draws an image, `zoom` CSS pixels for each of its pixels, `[height, width]`, with its upper left corner at a point.
+    /// Fills a polygon.
+    pub(super) fn polygon(&mut self, points: &[Point], color: Color) {
+        let points: Vec<_> = points.iter().copied().map(sample).collect();
+        self.draw(|backend| backend.fill_polygon(points, &Pen { color, width: 1 }));
+    }
+
+    /// Fills a circle.
+    pub(super) fn disc(&mut self, center: Point, radius: f64, color: Color) {
+        // The backend's circles are one sample wider than twice their radius.
+        let radius = (radius * SCALE - 0.5).max(0.0) as u32;
+        self.draw(|backend| backend.draw_circle(sample(center), radius, &Pen { color, width: 1 }, true));
+    }
+
+    /// Draws a line through points, its joints round.
+    pub(super) fn line(&mut self, points: &[Point], width: f64, color: Color) {
+        let pen = Pen { color, width: (width * SCALE).round() as u32 };
+        for ends in points.windows(2) {
+            let ends = [sample(ends[0]), sample(ends[1])];
+            self.draw(|backend| backend.draw_path(ends, &pen));
+        }
+        for &joint in points.iter().skip(1).rev().skip(1) {
+            self.disc(joint, width / 2.0, color);
+        }
+    }
+
+    /// Draws an arrow to the right.
+    pub(super) fn arrow(&mut self, (x, y): Point, length: f64, color: Color) {
+        let head = length.min(9.0);
+        self.fill(Rect::new(x, y - 0.75, length - head, 1.5), color);
+        self.polygon(&[(x + length - head, y - 4.5), (x + length, y), (x + length - head, y + 4.5)], color);
+    }
+
+    /// Draws an image, `zoom` CSS pixels for each of its pixels, `[height, width]`, with its upper left corner at a
+    /// point.
     pub(super) fn image(&mut self, (x, y): Point, zoom: f64, colors: ArrayView2<Color>) {
         for ((i, j), &color) in colors.indexed_iter() {
             self.fill(Rect::new(x + j as f64 * zoom, y + i as f64 * zoom, zoom, zoom), color);
@@ -165,10 +198,17 @@ fn sample((x, y): Point) -> (i32, i32) {
     ((x * SCALE).round() as i32, (y * SCALE).round() as i32)
 }
 
-struct Pen(Color);
+struct Pen {
+    color: Color,
+    width: u32,
+}
 
 impl BackendStyle for Pen {
     fn color(&self) -> BackendColor {
-        BackendColor { alpha: 1.0, rgb: self.0.into() }
+        BackendColor { alpha: 1.0, rgb: self.color.into() }
+    }
+
+    fn stroke_width(&self) -> u32 {
+        self.width
     }
 }

@@ -7,10 +7,20 @@ pub(super) const BLACK: Color = [0, 0, 0];
 pub(super) const WHITE: Color = [255, 255, 255];
 /// Lines around things, axes.
 pub(super) const FRAME: Color = [70, 70, 70];
+/// Lines across a plot, at the ticks.
+pub(super) const GRID: Color = [228, 228, 228];
+/// Curves in the background.
+pub(super) const FAINT: Color = [165, 175, 190];
 /// What is said beside the point.
 pub(super) const MUTED: Color = [105, 105, 105];
 /// Values that are not finite.
 pub(super) const NOT_A_VALUE: Color = [250, 210, 90];
+
+/// Colors for curves and marks, told apart by color-blind eyes: [Okabe and Ito's][okabe-ito].
+///
+/// [okabe-ito]: https://jfly.uni-koeln.de/color/
+pub(super) const DISTINCT: [Color; 6] =
+    [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]];
 
 /// [ColorBrewer]'s red-blue scale, safe for color-blind eyes, with blue for negative values and pure white for zero.
 ///

@@ -28,8 +28,7 @@ const MOST_WITH_NUMBERS: usize = 20;
 pub fn confusion_matrix(matrix: &ConfusionMatrix) -> Result<Figure> {
     let num_classes = matrix.num_classes();
     if num_classes == 0 {
-        let problem = "expected a matrix with classes, found none".into();
-        return Err(Error::Figure { figure: "confusion matrix", problem });
+        return Err(Error::argument("confusion matrix", "some classes", "none"));
     }
     let counts = matrix.counts();
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
@@ -101,7 +100,7 @@ mod tests {
         let none: [u8; 0] = [];
         confusion_matrix(&metrics::confusion_matrix(&none, &none, 10).unwrap()).unwrap();
         let error = confusion_matrix(&metrics::confusion_matrix(&none, &none, 0).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "confusion matrix: expected a matrix with classes, found none");
+        assert_eq!(error.to_string(), "confusion matrix: expected some classes, found none");
     }
 
     #[test]

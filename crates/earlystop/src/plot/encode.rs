@@ -31,7 +31,8 @@ pub(super) fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
 
 /// Splits pixels into a palette and each pixel's index.
 ///
-/// If there are too many colors, those that differ least become one: the commoner of them, so that even areas stay exact.
+/// If there are too many colors, those that differ least become one: the commoner of them, so that even areas stay
+/// exact.
 fn indexed(rgb: &[u8]) -> (Vec<Color>, Vec<u8>) {
     let pixels = || rgb.chunks_exact(3).map(|pixel| [pixel[0], pixel[1], pixel[2]]);
     let mut counts: HashMap<Color, usize> = HashMap::new();

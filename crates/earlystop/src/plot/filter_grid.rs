@@ -13,8 +13,9 @@ const GRID_SIDE: f64 = 330.0;
 
 /// Draws a convolutional layer's filters for one input channel in a square grid.
 ///
-/// `weights` is `[height, width, channels_in, channels_out]`. One color scale holds for all: white is zero, red positive, blue
-/// negative, and the deepest color is the layer's largest weight by magnitude. Weights that are not finite are yellow.
+/// `weights` is `[height, width, channels_in, channels_out]`. One color scale holds for all: white is zero, red
+/// positive, blue negative, and the deepest color is the layer's largest weight by magnitude. Weights that are not
+/// finite are yellow.
 ///
 /// # Errors
 ///
@@ -50,16 +51,16 @@ pub fn filter_grid_within(
     input_channel: usize,
     limit: f32,
 ) -> Result<Figure> {
-    let refuse = |problem| Err(Error::Figure { figure: "filter grid", problem });
     let (height, width, channels_in, channels_out) = weights.dim();
     if weights.is_empty() {
-        return refuse(format!("expected weights [height, width, in, out], found {:?}", weights.shape()));
+        let expected = "[height, width, channels_in, channels_out], none of them 0";
+        return Err(Error::argument("weights", expected, format!("{:?}", weights.shape())));
     }
     if input_channel >= channels_in {
-        return refuse(format!("expected an input channel of 0 to {}, found {input_channel}", channels_in - 1));
+        return Err(Error::argument("input channel", format!("a number below {channels_in}"), input_channel));
     }
     if !(limit > 0.0 && limit.is_finite()) {
-        return refuse(format!("expected a positive limit of the color scale, found {limit}"));
+        return Err(Error::argument("limit of the color scale", "a positive number", limit));
     }
 
     let (columns, rows) = square(channels_out);
@@ -102,7 +103,8 @@ pub(super) fn draw_filters(
     }
 }
 
-/// Gives the largest finite weight by magnitude: the limit of a color scale that is symmetric around zero. 1.0 if all are zero.
+/// Gives the largest finite weight by magnitude: the limit of a color scale that is symmetric around zero. 1.0 if all
+/// are zero.
 pub fn weight_limit(weights: &ArrayBase<impl Data<Elem = f32>, Ix4>) -> f32 {
     let limit = weights.iter().map(|weight| weight.abs()).filter(|weight| weight.is_finite()).fold(0.0, f32::max);
     if limit > 0.0 { limit } else { 1.0 }
@@ -151,10 +153,13 @@ mod tests {
         let weights = Array4::zeros((5, 5, 2, 16));
         let message = |result: Result<Figure>| result.unwrap_err().to_string();
         let error = message(filter_grid(&weights, 2));
-        assert_eq!(error, "filter grid: expected an input channel of 0 to 1, found 2");
+        assert_eq!(error, "input channel: expected a number below 2, found 2");
         let error = message(filter_grid(&Array4::zeros((5, 5, 0, 16)), 0));
-        assert_eq!(error, "filter grid: expected weights [height, width, in, out], found [5, 5, 0, 16]");
+        assert_eq!(
+            error,
+            "weights: expected [height, width, channels_in, channels_out], none of them 0, found [5, 5, 0, 16]"
+        );
         let error = message(filter_grid_within(&weights, 0, f32::NAN));
-        assert_eq!(error, "filter grid: expected a positive limit of the color scale, found NaN");
+        assert_eq!(error, "limit of the color scale: expected a positive number, found NaN");
     }
 }

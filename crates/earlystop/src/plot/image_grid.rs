@@ -12,8 +12,8 @@ const GAP: f64 = 16.0;
 
 /// Draws images in a square grid, black on white, with a caption under each.
 ///
-/// `images` is `[n, height, width]`, pixels 0-255; `captions` has one line for each image, or is empty. Without images the
-/// figure says so. Stands in for matplotlib's `imshow(image, cmap="binary")` with `xlabel`.
+/// `images` is `[n, height, width]`, pixels 0-255; `captions` has one line for each image, or is empty. Without images
+/// the figure says so. Stands in for matplotlib's `imshow(image, cmap="binary")` with `xlabel`.
 ///
 /// # Errors
 ///
@@ -29,14 +29,13 @@ const GAP: f64 = 16.0;
 pub fn image_grid(images: &ArrayBase<impl Data<Elem = u8>, Ix3>, captions: &[String]) -> Result<Figure> {
     let (len, height, width) = images.dim();
     if !captions.is_empty() && captions.len() != len {
-        return Err(Error::Lengths { items: "captions", of: "images", expected: len, found: captions.len() });
+        return Err(Error::argument("captions", format!("{len}, one for each image"), captions.len()));
     }
     if len == 0 {
         return Ok(no_images());
     }
     if height == 0 || width == 0 {
-        let problem = format!("expected images with pixels, found {height} x {width}");
-        return Err(Error::Figure { figure: "image grid", problem });
+        return Err(Error::argument("images", "[n, height, width] with pixels", format!("{:?}", images.shape())));
     }
 
     let (columns, rows) = square(len);
@@ -110,8 +109,8 @@ mod tests {
     #[test]
     fn wrong_shapes_are_named() {
         let error = image_grid(&Array3::zeros((9, 28, 28)), &captions(8)).unwrap_err().to_string();
-        assert_eq!(error, "captions: expected 9, one for each of the images, found 8");
+        assert_eq!(error, "captions: expected 9, one for each image, found 8");
         let error = image_grid(&Array3::zeros((2, 0, 28)), &[]).unwrap_err().to_string();
-        assert_eq!(error, "image grid: expected images with pixels, found 0 x 28");
+        assert_eq!(error, "images: expected [n, height, width] with pixels, found [2, 0, 28]");
     }
 }

@@ -1,22 +1,26 @@
 //! Figures: numbers in, PNG out.
 //!
-//! Figures have two pixels for each CSS pixel: they are sharp on a high-density screen, and shown at their size. They are
-//! put together by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
+//! Figures have two pixels for each CSS pixel: they are sharp on a high-density screen, and shown at their size. They
+//! are put together by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
 
 mod canvas;
 mod color_bar;
 mod colormap;
 mod confusion;
+mod curves;
 mod encode;
 mod figure;
 mod filter_grid;
+mod flowchart;
 mod image_grid;
 mod text;
 mod ticks;
 
 pub use confusion::confusion_matrix;
+pub use curves::{Curves, training_curve};
 pub use figure::Figure;
 pub use filter_grid::{filter_grid, filter_grid_within, weight_limit};
+pub use flowchart::{FlowKind, FlowLayer, network_flowchart};
 pub use image_grid::image_grid;
 
 /// Gives the columns of the smallest square that holds `n` things, and the rows that are filled.

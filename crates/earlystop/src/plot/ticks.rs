@@ -4,13 +4,15 @@
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ticks {
     pub(super) values: Vec<f64>,
+    /// The distance between two.
+    pub(super) step: f64,
     decimals: usize,
 }
 
 impl Ticks {
     pub(super) fn new(low: f64, high: f64, at_most: usize) -> Self {
         if !(low.is_finite() && high.is_finite()) || low >= high {
-            return Self { values: vec![low], decimals: 1 };
+            return Self { values: vec![low], step: 0.0, decimals: 1 };
         }
         let exponent = ((high - low) / at_most as f64).log10().floor() as i32;
         let decimals = |exponent: i32| usize::try_from(-exponent).unwrap_or(0);
@@ -21,7 +23,7 @@ impl Ticks {
             let first = (low / step - 1e-9).ceil() as i64;
             let last = (high / step + 1e-9).floor() as i64;
             if last - first < at_most as i64 {
-                return Self { values: (first..=last).map(|i| i as f64 * step).collect(), decimals };
+                return Self { values: (first..=last).map(|i| i as f64 * step).collect(), step, decimals };
             }
         }
         unreachable!("steps grow without end")
@@ -42,7 +44,7 @@ pub(super) fn number(value: f64, decimals: usize) -> String {
         text.push('\u{2212}');
     }
     for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

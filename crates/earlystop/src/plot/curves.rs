@@ -1,0 +1,291 @@
+//! Accuracies over iterations.
+
+use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect, TICK_SIZE};
+use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, GRID};
+use super::ticks::{Ticks, number};
+use super::{Figure, text};
+use crate::{Error, Result};
+
+const PLOT_WIDTH: f64 = 560.0;
+const PLOT_HEIGHT: f64 = 320.0;
+/// A line of the legend: its height, and the width of the sample before its text.
+const LINE: f64 = 22.0;
+const SAMPLE: f64 = 24.0;
+
+/// Draws how a network learned: the accuracy on the validation set, and fainter that on the training batches.
+///
+/// `iterations`, `train` and `validation` have one item for each evaluation; accuracies are 0.0 to 1.0. Marked are the
+/// best validation accuracy (the first, of equals) and the last iteration.
+///
+/// # Errors
+///
+/// If the three have different lengths, or no accuracy is a number.
+///
+/// ```
+/// let figure = earlystop::plot::training_curve(&[100, 200, 300], &[0.8, 0.9, 1.0], &[0.85, 0.91, 0.9])?;
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> Result<Figure> {
+    let mut curves = Curves::new(iterations).faint_curve("training batch", train).curve("validation set", validation);
+    let mut best: Option<(u64, f64)> = None;
+    for (&iteration, &accuracy) in iterations.iter().zip(validation) {
+        if accuracy > best.map_or(f64::NEG_INFINITY, |(_, best)| best) {
+            best = Some((iteration, accuracy));
+        }
+    }
+    if let Some((iteration, accuracy)) = best {
+        let label = format!("best: {:.1}% at {}", 100.0 * accuracy, number(iteration as f64, 0));
+        curves = curves.mark(iteration, &label);
+    }
+    if let Some(&last) = iterations.last() {
+        curves = curves.mark(last, &format!("last: {}", number(last as f64, 0)));
+    }
+    curves.draw()
+}
+
+/// Accuracies over iterations, to be drawn in one figure, with marks at chosen iterations.
+///
+/// ```
+/// # let (iterations, accuracies) = ([100, 200, 300], [0.85, 0.91, 0.9]);
+/// let figure = earlystop::plot::Curves::new(&iterations)
+///     .curve("validation set", &accuracies)
+///     .mark(200, "patience of 100 iterations")
+///     .draw()?;
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Curves {
+    iterations: Vec<u64>,
+    curves: Vec<Curve>,
+    marks: Vec<(u64, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Curve {
+    name: String,
+    accuracies: Vec<f64>,
+    is_faint: bool,
+}
+
+impl Curves {
+    /// Starts with the iterations at which accuracies were measured.
+    pub fn new(iterations: &[u64]) -> Self {
+        Self { iterations: iterations.to_vec(), curves: Vec::new(), marks: Vec::new() }
+    }
+
+    /// Adds a curve: one accuracy 0.0 to 1.0 for each iteration. Where one is not a number, the curve has a gap.
+    pub fn curve(mut self, name: &str, accuracies: &[f64]) -> Self {
+        self.curves.push(Curve { name: name.into(), accuracies: accuracies.to_vec(), is_faint: false });
+        self
+    }
+
+    /// Adds a curve for the background, as [`Curves::curve`] does.
+    pub fn faint_curve(mut self, name: &str, accuracies: &[f64]) -> Self {
+        self.curves.push(Curve { name: name.into(), accuracies: accuracies.to_vec(), is_faint: true });
+        self
+    }
+
+    /// Marks an iteration by a vertical line, and by a dot where it meets a curve. The legend has its label.
+    pub fn mark(mut self, iteration: u64, label: &str) -> Self {
+        self.marks.push((iteration, label.into()));
+        self
+    }
+
+    /// Draws the figure.
+    ///
+    /// # Errors
+    ///
+    /// If a curve has not one accuracy for each iteration, or no accuracy is a number.
+    pub fn draw(&self) -> Result<Figure> {
+        for Curve { name, accuracies, .. } in &self.curves {
+            if accuracies.len() != self.iterations.len() {
+                let expected = format!("{}, one for each iteration", self.iterations.len());
+                return Err(Error::argument(format!("accuracies of {name:?}"), expected, accuracies.len()));
+            }
+        }
+        let axes = Axes::new(self)?;
+        let labels = || self.curves.iter().map(|curve| &curve.name).chain(self.marks.iter().map(|(_, label)| label));
+        let legend_width = SAMPLE + 8.0 + labels().map(|label| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
+        let legend_height = LINE * labels().count() as f64;
+        let legend = (axes.plot.right() + 20.0, axes.plot.y);
+        let below = 10.0 + TICK_SIZE + 10.0 + LABEL_SIZE;
+        let mut canvas = Canvas::new(
+            legend.0 + legend_width + MARGIN,
+            (axes.plot.bottom() + below).max(legend.1 + legend_height) + MARGIN,
+        );
+        axes.draw(&mut canvas);
+
+        let colors: Vec<_> = self.colors().collect();
+        let (curve_colors, mark_colors) = colors.split_at(self.curves.len());
+        for (i, ((iteration, _), &color)) in self.marks.iter().zip(mark_colors).enumerate() {
+            // Of two marks at one iteration both are seen, by turns.
+            let phase = if i % 2 == 0 { 0.0 } else { 5.0 };
+            dashes(&mut canvas, axes.x(*iteration), axes.plot.y + phase, axes.plot.bottom(), color);
+        }
+        for (curve, &color) in self.curves.iter().zip(curve_colors) {
+            let points: Vec<_> = self.iterations.iter().zip(&curve.accuracies).collect();
+            for piece in points.split(|(_, accuracy)| !accuracy.is_finite()) {
+                let piece: Vec<_> = piece.iter().map(|(i, accuracy)| axes.point(**i, **accuracy)).collect();
+                draw_curve(&mut canvas, &piece, curve.is_faint, color);
+            }
+        }
+        for ((iteration, _), &color) in self.marks.iter().zip(mark_colors) {
+            for curve in self.curves.iter().filter(|curve| !curve.is_faint) {
+                let met = self.iterations.iter().zip(&curve.accuracies).find(|(i, _)| *i == iteration);
+                if let Some((_, accuracy)) = met.filter(|(_, accuracy)| accuracy.is_finite()) {
+                    canvas.disc(axes.point(*iteration, *accuracy), 4.5, color);
+                }
+            }
+        }
+        for (i, (label, &color)) in labels().zip(&colors).enumerate() {
+            let (x, y) = (legend.0, legend.1 + (i as f64 + 0.5) * LINE);
+            match self.curves.get(i) {
+                Some(curve) => draw_curve(&mut canvas, &[(x, y), (x + SAMPLE, y)], curve.is_faint, color),
+                None => dashes(&mut canvas, x + SAMPLE / 2.0, y - 7.5, y + 7.5, color),
+            }
+            canvas.text(label, (x + SAMPLE + 8.0, y), Align::Left, LABEL_SIZE, BLACK);
+        }
+        Ok(canvas.finish())
+    }
+
+    /// Gives the colors of the curves, then of the marks.
+    fn colors(&self) -> impl Iterator<Item = Color> {
+        let mut distinct = DISTINCT.iter().copied().cycle();
+        let faint = self.curves.iter().map(|curve| curve.is_faint).chain(self.marks.iter().map(|_| false));
+        faint.filter_map(move |is_faint| if is_faint { Some(FAINT) } else { distinct.next() })
+    }
+}
+
+/// The plot's place, and what its sides mean.
+struct Axes {
+    plot: Rect,
+    /// The last iteration; the first is 0.
+    last: f64,
+    /// In percent.
+    low: f64,
+    high: f64,
+    x_ticks: Ticks,
+    y_ticks: Ticks,
+}
+
+impl Axes {
+    fn new(curves: &Curves) -> Result<Self> {
+        let accuracies = || curves.curves.iter().flat_map(|curve| &curve.accuracies).filter(|value| value.is_finite());
+        if accuracies().next().is_none() {
+            return Err(Error::argument("accuracies", "at least one number", "none"));
+        }
+        let iterations = curves.iterations.iter().chain(curves.marks.iter().map(|(iteration, _)| iteration));
+        let last = iterations.max().map_or(1.0, |last| (*last).max(1) as f64);
+        let high = 100.0 * accuracies().copied().fold(1.0, f64::max);
+        let lowest = 100.0 * accuracies().copied().fold(0.99, f64::min);
+        let y_ticks = Ticks::new(lowest, high, 8);
+        // Down to the next round number.
+        let low = y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 };
+        let y_ticks = Ticks::new(low, high, 9);
+
+        let widest = y_ticks.labels().iter().map(|label| text::width(&percent(label), TICK_SIZE)).fold(0.0, f64::max);
+        let left = MARGIN + LABEL_SIZE + 10.0 + widest.ceil() + 8.0;
+        let plot = Rect::new(left, MARGIN, PLOT_WIDTH, PLOT_HEIGHT);
+        Ok(Self { plot, last, low, high, x_ticks: Ticks::new(0.0, last, 8), y_ticks })
+    }
+
+    fn x(&self, iteration: u64) -> f64 {
+        self.plot.x + iteration as f64 / self.last * self.plot.width
+    }
+
+    fn y(&self, percent: f64) -> f64 {
+        self.plot.bottom() - (percent - self.low) / (self.high - self.low) * self.plot.height
+    }
+
+    fn point(&self, iteration: u64, accuracy: f64) -> Point {
+        (self.x(iteration), self.y(100.0 * accuracy))
+    }
+
+    fn draw(&self, canvas: &mut Canvas) {
+        let Rect { x: left, y: top, width, height } = self.plot;
+        let bottom = self.plot.bottom();
+        for (value, label) in self.y_ticks.values.iter().zip(self.y_ticks.labels()) {
+            let y = self.y(*value);
+            canvas.fill(Rect::new(left, y - 0.5, width, 1.0), GRID);
+            canvas.text(&percent(&label), (left - 8.0, y), Align::Right, TICK_SIZE, BLACK);
+        }
+        for (value, label) in self.x_ticks.values.iter().zip(self.x_ticks.labels()) {
+            let x = left + value / self.last * width;
+            canvas.fill(Rect::new(x - 0.5, top, 1.0, height), GRID);
+            canvas.text(&label, (x, bottom + 8.0 + TICK_SIZE / 2.0), Align::Center, TICK_SIZE, BLACK);
+        }
+        canvas.fill(Rect::new(left - 1.0, top, 1.0, height + 1.0), FRAME);
+        canvas.fill(Rect::new(left - 1.0, bottom, width + 1.0, 1.0), FRAME);
+        let (x, y) = self.plot.center();
+        let below_ticks = bottom + 10.0 + TICK_SIZE + 10.0;
+        canvas.text("Iteration", (x, below_ticks + LABEL_SIZE / 2.0), Align::Center, LABEL_SIZE, BLACK);
+        canvas.text_upward("Accuracy", (MARGIN + LABEL_SIZE / 2.0, y), LABEL_SIZE, BLACK);
+    }
+}
+
+fn percent(label: &str) -> String {
+    format!("{label}%")
+}
+
+fn draw_curve(canvas: &mut Canvas, points: &[Point], is_faint: bool, color: Color) {
+    let width = if is_faint { 1.25 } else { 2.0 };
+    match points {
+        [point] => canvas.disc(*point, width, color),
+        _ => canvas.line(points, width, color),
+    }
+}
+
+fn dashes(canvas: &mut Canvas, x: f64, top: f64, bottom: f64, color: Color) {
+    let mut y = top;
+    while y < bottom {
+        canvas.fill(Rect::new(x - 0.75, y, 1.5, (bottom - y).min(5.0)), color);
+        y += 10.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::figure::tests::assert_margins_are_white;
+
+    #[test]
+    fn nothing_is_clipped_whatever_the_accuracies_are() {
+        for accuracies in [[0.1, 0.5, 0.9], [1.0; 3], [0.0; 3], [0.98765, f64::NAN, 0.98766], [f64::INFINITY, 0.3, 7.0]]
+        {
+            assert_margins_are_white(&training_curve(&[100, 200, 300], &accuracies, &accuracies).unwrap());
+        }
+        assert_margins_are_white(&training_curve(&[0], &[0.1], &[0.1]).unwrap());
+        assert_margins_are_white(&training_curve(&[1_234_567, 9_999_999], &[0.1, 0.2], &[0.1, 0.2]).unwrap());
+    }
+
+    #[test]
+    fn a_long_legend_of_marks_fits() {
+        let curves = Curves::new(&[100, 200]).curve("validation set", &[0.8, 0.9]);
+        let curves = (0..20).fold(curves, |curves, i| curves.mark(100 * i, "a rule with a rather long name, and more"));
+        assert_margins_are_white(&curves.draw().unwrap());
+    }
+
+    #[test]
+    fn the_scale_starts_at_a_round_number_below_all() {
+        let axes = Axes::new(&Curves::new(&[1, 2]).curve("", &[0.843, 0.988])).unwrap();
+        assert_eq!((axes.low, axes.high), (84.0, 100.0));
+        let axes = Axes::new(&Curves::new(&[1, 2]).curve("", &[0.88, 0.988])).unwrap();
+        assert_eq!((axes.low, axes.high), (88.0, 100.0));
+    }
+
+    #[test]
+    fn faint_curves_leave_the_distinct_colors_to_the_others() {
+        let curves = Curves::new(&[]).faint_curve("", &[]).curve("", &[]).mark(0, "");
+        assert_eq!(curves.colors().collect::<Vec<_>>(), [FAINT, DISTINCT[0], DISTINCT[1]]);
+    }
+
+    #[test]
+    fn wrong_lengths_and_missing_numbers_are_named() {
+        let error = training_curve(&[100, 200], &[0.5, 0.6], &[0.5]).unwrap_err().to_string();
+        assert_eq!(error, r#"accuracies of "validation set": expected 2, one for each iteration, found 1"#);
+        for none in [&[][..], &[f64::NAN]] {
+            let error = training_curve(&vec![1; none.len()], none, none).unwrap_err().to_string();
+            assert_eq!(error, "accuracies: expected at least one number, found none");
+        }
+    }
+}
