@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
+use earlystop::trainer::evaluate;
+use earlystop::{Adam, Mnist, Network, Trainer};
 use tch::{Device, Kind, Tensor};
 
 /// A Python that has numpy: `EARLYSTOP_PYTHON`, or the workspace's environment, or the system's.
@@ -24,13 +26,46 @@ fn numbers(size: &[i64]) -> Tensor {
     Tensor::arange(size.iter().product::<i64>(), (Kind::Float, Device::Cpu)).reshape(size)
 }
 
-#[test]
-fn numpy_reads_our_file_and_we_read_its() {
-    let Some(python) = python_with_numpy() else {
+/// As above; in CI it must be there, elsewhere the test says that it was skipped.
+fn python_or_skip() -> Option<PathBuf> {
+    let python = python_with_numpy();
+    if python.is_none() {
         assert!(std::env::var_os("CI").is_none(), "no Python with numpy; name one by EARLYSTOP_PYTHON");
         eprintln!("SKIPPED: no Python with numpy; name one by EARLYSTOP_PYTHON");
-        return;
-    };
+    }
+    python
+}
+
+#[test]
+fn numpy_restores_the_network_and_reaches_the_same_accuracy() {
+    const COUNT: usize = 1000;
+    let Some(python) = python_or_skip() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/MNIST");
+    let data = Mnist::load(&folder, |_| ()).unwrap();
+    let layers = Network::builder([28, 28, 1]).conv2d(5, 16, "layer_conv1").max_pool(2, 2);
+    let layers = layers.conv2d(5, 36, "layer_conv2").max_pool(2, 2).flatten().fully_connected(128, "layer_fc1");
+    let network = layers.softmax_classifier(10).build(Device::Cpu).unwrap();
+    let optimizer = Adam::new(&network, 1e-3).unwrap();
+    let validation = data.validation.slice(0..COUNT).unwrap();
+    let mut trainer = Trainer::builder(network, optimizer, &data.train, &validation).build().unwrap();
+    trainer.optimize(100, |_| ()).unwrap();
+    let correct = evaluate(trainer.network(), &data.test.slice(0..COUNT).unwrap()).unwrap().correct;
+    let correct = correct.into_iter().filter(|&correct| correct).count();
+    assert!(correct > 800, "{correct}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("network.safetensors");
+    Saver::new().save(&path, &[trainer.network()], &Metadata::new()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cnn_numpy.py");
+    let files = ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"].map(|name| folder.join(name));
+    let output = Command::new(python).arg(script).arg(path).args(files).arg(COUNT.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), correct.to_string());
+}
+
+#[test]
+fn numpy_reads_our_file_and_we_read_its() {
+    let Some(python) = python_or_skip() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) = (dir.path().join("ours.safetensors"), dir.path().join("theirs.safetensors"));
     // Channels last in memory: the file has the logical order all the same.

@@ -1,5 +1,7 @@
 //! The packaged loop: the same bits as the tutorial's loop written out, and the same bits after a break.
 
+mod common;
+
 use std::path::Path;
 
 use earlystop::checkpoint::{Savable, Store};
@@ -9,44 +11,7 @@ use earlystop::trainer::{Event, TrainerBuilder, evaluate, verify_resume};
 use earlystop::{Adam, Batches, EarlyStopping, Error, Examples, Metadata, Network, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
 
-/// Images of 8 x 8 pixels in which a bright row tells the class, with noise.
-fn examples(count: usize, seed: usize) -> Examples {
-    let labels = Array1::from_shape_fn(count, |i| (i * 7 % 4) as u8);
-    let noise = |i: usize, y: usize, x: usize| (((i + seed) * 7919 + y * 104_729 + x * 1_299_709) % 140) as u8;
-    let images = Array3::from_shape_fn((count, 8, 8), |(i, y, x)| {
-        let bright = y / 2 == usize::from(labels[i]) && (i + x) % 3 > 0;
-        noise(i, y, x).saturating_add(if bright { 110 } else { 0 })
-    });
-    Examples::new(images, labels).unwrap()
-}
-
-fn network() -> Network {
-    Network::builder([8, 8, 1])
-        .conv2d(3, 4, "layer_conv1")
-        .max_pool(2, 2)
-        .flatten()
-        .fully_connected(16, "layer_fc1")
-        .dropout(0.3)
-        .softmax_classifier(4)
-        .seed(5)
-        .build(Device::Cpu)
-        .unwrap()
-}
-
-/// A trainer whose epochs, of 150 examples, end within a batch of 32.
-fn builder() -> TrainerBuilder {
-    let network = network();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
-    Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000))
-        .batch_size(32)
-        .evaluate_every(10)
-        .seed(9)
-}
-
-fn bits(network: &Network) -> Vec<u32> {
-    let names = network.variables().names().map(str::to_owned).collect::<Vec<_>>();
-    names.iter().flat_map(|name| network.variables().values(name).unwrap()).map(f32::to_bits).collect()
-}
+use common::{bits, builder, examples, network};
 
 /// Trains to the end and returns the printed lines, but for the times.
 fn lines(trainer: &mut Trainer, iterations: u64) -> Vec<String> {

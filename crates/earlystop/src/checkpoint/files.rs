@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Error, Result};
 
@@ -86,13 +87,15 @@ fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, 
     files.rename(temporary, path).map_err(io_error(path, "move its temporary file into place"))
 }
 
-/// `.NAME.PID-COUNT.tmp`: no two savers ever share one.
+/// `.NAME.PID-NANOSECONDS.tmp`: no two savers ever share one, and no name comes again. Else one that is just found to be
+/// abandoned could be another saver's when it is deleted.
 fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
     let mut prefix = temporary_prefix(path)?;
     prefix.push(std::process::id().to_string());
-    for count in 0u64.. {
+    loop {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut name = prefix.clone();
-        name.push(format!("-{count}.tmp"));
+        name.push(format!("-{}.tmp", time.as_nanos()));
         let temporary = path.with_file_name(name);
         match files.create(&temporary) {
             Ok(file) => return Ok((temporary, file)),
@@ -100,7 +103,6 @@ fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
             Err(error) => return Err(io_error(path, "create a temporary file beside it")(error)),
         }
     }
-    unreachable!("a folder holds fewer than 2^64 files")
 }
 
 fn temporary_prefix(path: &Path) -> Result<OsString> {

@@ -29,7 +29,7 @@
 //! # Crashes
 //!
 //! A save writes a temporary file beside the path, syncs it to the disk, renames it over the path, and syncs the folder.
-//! A process that is killed leaves the old file or the new one, and perhaps a temporary file (`.NAME.PID-COUNT.tmp`),
+//! A process that is killed leaves the old file or the new one, and perhaps a temporary file (`.NAME.PID-NANOSECONDS.tmp`),
 //! which the next save to the path deletes. A store deletes old checkpoints only after the new one is on the disk.
 //!
 //! # Elsewhere

@@ -4,7 +4,10 @@ use super::colormap::Color;
 use super::figure::{Figure, PIXEL_RATIO};
 use super::text;
 use ndarray::ArrayView2;
-use plotters_backend::{BackendColor, BackendStyle, DrawingBackend};
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, IntoDrawingArea};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle};
+use plotters::style::{Color as _, RGBColor, ShapeStyle};
 use plotters_bitmap::BitMapBackend;
 
 /// Font sizes and white edge of all figures, in CSS pixels.
@@ -79,8 +82,8 @@ impl Canvas {
 
     /// Fills a rectangle.
     pub(super) fn fill(&mut self, rect: Rect, color: Color) {
-        let corners = (sample((rect.x, rect.y)), sample((rect.right(), rect.bottom())));
-        self.draw(|backend| backend.draw_rect(corners.0, corners.1, &Pen { color, width: 1 }, true));
+        let corners = [sample((rect.x, rect.y)), sample((rect.right(), rect.bottom()))];
+        self.area().draw(&Rectangle::new(corners, filled(color))).ok();
     }
 
     /// Frames a rectangle, the line lying outside it.
@@ -95,22 +98,22 @@ impl Canvas {
     /// Fills a polygon.
     pub(super) fn polygon(&mut self, points: &[Point], color: Color) {
         let points: Vec<_> = points.iter().copied().map(sample).collect();
-        self.draw(|backend| backend.fill_polygon(points, &Pen { color, width: 1 }));
+        self.area().draw(&Polygon::new(points, filled(color))).ok();
     }
 
     /// Fills a circle.
     pub(super) fn disc(&mut self, center: Point, radius: f64, color: Color) {
         // The backend's circles are one sample wider than twice their radius.
         let radius = (radius * SCALE - 0.5).max(0.0) as u32;
-        self.draw(|backend| backend.draw_circle(sample(center), radius, &Pen { color, width: 1 }, true));
+        self.area().draw(&Circle::new(sample(center), radius, filled(color))).ok();
     }
 
     /// Draws a line through points, its joints round.
     pub(super) fn line(&mut self, points: &[Point], width: f64, color: Color) {
-        let pen = Pen { color, width: (width * SCALE).round() as u32 };
+        let pen = ShapeStyle { stroke_width: (width * SCALE).round() as u32, ..filled(color) };
         for ends in points.windows(2) {
             let ends = [sample(ends[0]), sample(ends[1])];
-            self.draw(|backend| backend.draw_path(ends, &pen));
+            self.area().draw(&PathElement::new(ends, pen)).ok();
         }
         for &joint in points.iter().skip(1).rev().skip(1) {
             self.disc(joint, width / 2.0, color);
@@ -145,22 +148,18 @@ impl Canvas {
     }
 
     fn glyphs(&mut self, text: &str, size: f64, color: Color, place: impl Fn(i32, i32) -> (i32, i32)) {
-        let rgb = color.into();
-        self.draw(|backend| {
-            let mut result = Ok(());
-            text::rasterize(text, size * SCALE, |right, down, alpha| {
-                let drawn = backend.draw_pixel(place(right, down), BackendColor { alpha, rgb });
-                result = std::mem::replace(&mut result, Ok(())).and(drawn);
-            });
-            result
+        let color = rgb(color);
+        let area = self.area();
+        text::rasterize(text, size * SCALE, |right, down, alpha| {
+            area.draw_pixel(place(right, down), &color.mix(alpha)).ok();
         });
     }
 
-    fn draw<T, E>(&mut self, draw: impl FnOnce(&mut BitMapBackend) -> Result<T, E>) {
+    /// The sheet as plotters draws on it. Drawing into memory cannot fail; what lies outside is left out.
+    fn area(&mut self) -> DrawingArea<BitMapBackend<'_>, Shift> {
         let scale = SAMPLES * PIXEL_RATIO;
         let size = (self.width * scale, self.height * scale);
-        // Drawing into memory cannot fail; what lies outside is left out.
-        draw(&mut BitMapBackend::with_buffer(&mut self.samples, size)).ok();
+        BitMapBackend::with_buffer(&mut self.samples, size).into_drawing_area()
     }
 
     /// Averages the samples to pixels.
@@ -198,17 +197,10 @@ fn sample((x, y): Point) -> (i32, i32) {
     ((x * SCALE).round() as i32, (y * SCALE).round() as i32)
 }
 
-struct Pen {
-    color: Color,
-    width: u32,
+fn rgb([red, green, blue]: Color) -> RGBColor {
+    RGBColor(red, green, blue)
 }
 
-impl BackendStyle for Pen {
-    fn color(&self) -> BackendColor {
-        BackendColor { alpha: 1.0, rgb: self.color.into() }
-    }
-
-    fn stroke_width(&self) -> u32 {
-        self.width
-    }
+fn filled(color: Color) -> ShapeStyle {
+    rgb(color).filled()
 }

@@ -1,0 +1,87 @@
+//! A training process that is killed again and again ends with the same bits as one that nobody disturbed.
+#![cfg(unix)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use earlystop::checkpoint::Store;
+use earlystop::early_stopping::Rule;
+use rand::{Rng, SeedableRng};
+
+use common::{bits, builder};
+
+/// Tells the test program, started again as a child, where to save, and to which iteration to train.
+const FOLDER: &str = "TRAINER_CRASH_FOLDER";
+const END: &str = "TRAINER_CRASH_END";
+
+fn is_long() -> bool {
+    std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
+}
+
+/// The child of the kill test.
+#[test]
+fn child_that_trains_on() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let end = std::env::var(END).unwrap().parse().unwrap();
+    let mut trainer = builder().stop_when(Rule::never()).checkpoints(folder).build().unwrap();
+    trainer.resume(|_| ()).unwrap();
+    trainer.optimize_to(end, |_| ()).unwrap();
+}
+
+fn start_child(folder: &Path, end: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_trains_on", "--test-threads=1"])
+        .env(FOLDER, folder)
+        .env(END, end.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The step of the latest whole checkpoint.
+fn latest(folder: &Path) -> Option<u64> {
+    let found = Store::open(folder).unwrap().latest_valid().unwrap();
+    assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+    found.saved.map(|saved| saved.step)
+}
+
+#[test]
+fn kills_at_random_instants_change_no_bit_of_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = rand::rngs::StdRng::from_entropy();
+    let kills = if is_long() { 200 } else { 20 };
+    // Far more than the child will reach.
+    let (mut before, far) = (None, 1_000_000);
+    for _ in 0..kills {
+        let mut child = start_child(dir.path(), far);
+        // The kill comes at any instant from the start on, but later than the first commit in most cases.
+        let begin = Instant::now();
+        while latest(dir.path()) == before && begin.elapsed() < Duration::from_secs(random.gen_range(1..20)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_micros(random.gen_range(0..50_000)));
+        child.kill().unwrap(); // SIGKILL
+        child.wait().unwrap();
+        let now = latest(dir.path());
+        assert!(now >= before, "the latest checkpoint was of iteration {before:?}, and now of {now:?}");
+        before = now;
+    }
+    let reached = before.expect("the children save");
+    let end = reached + 25;
+    assert!(start_child(dir.path(), end).wait().unwrap().success());
+
+    let mut straight = builder().stop_when(Rule::never()).build().unwrap();
+    straight.optimize_to(end, |_| ()).unwrap();
+    let mut killed = builder().stop_when(Rule::never()).checkpoints(dir.path()).build().unwrap();
+    killed.resume(|_| ()).unwrap();
+    assert_eq!(killed.iteration(), end);
+    assert_eq!(bits(killed.network()), bits(straight.network()));
+    let accuracies = |run: &earlystop::Trainer| {
+        run.history().iter().map(|seen| (seen.iteration, seen.validation_accuracy.to_bits())).collect::<Vec<_>>()
+    };
+    assert_eq!(accuracies(&killed), accuracies(&straight));
+    eprintln!("{kills} kills on the way to iteration {reached}");
+}
