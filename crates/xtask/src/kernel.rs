@@ -22,7 +22,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let clone = kernel.parent().unwrap_or(Path::new("/"));
     let builds = slots::Builds::new(kernel, clone);
     let slot = if std::env::var_os(WARM_UP).is_some() { builds.take_warm()? } else { builds.take()? };
-    // The configuration folder stays empty: someone's own evcxr settings could move the build folder, or print.
+    // The project's own settings: someone's for other notebooks could move the build folder, or print.
     let config = kernel.join("config");
     let mut evcxr = Command::new(kernel.join("bin/evcxr_jupyter"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {

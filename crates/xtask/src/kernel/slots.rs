@@ -17,8 +17,8 @@ const KEPT: u32 = 3;
 const STAMP: &str = "stamp";
 
 /// evcxr writes its crate into `ctx`. A workspace around it gives it what evcxr has no setting for: a Cargo.lock (the
-/// unused crate `pins` keeps the whole of it in use, where evcxr's own first build, without dependencies, would empty
-/// it), and dependencies compiled without debug assertions. The crate's own profile is evcxr's.
+/// crate `pins` keeps the whole of it in use, where evcxr's own first build, without dependencies, would empty it), and
+/// dependencies compiled without debug assertions. The crate's own profile is evcxr's.
 const WORKSPACE: &str = r#"[workspace]
 resolver = "3"
 members = ["ctx", "pins"]
@@ -125,10 +125,14 @@ impl Builds {
     /// Makes `folder` a copy of the warm one, unless it is as new.
     fn refresh(&self, folder: &Path) -> Result<()> {
         let warm = self.folder.join("warm");
-        // Nobody copies while it is being warmed up, nor the other way round.
-        let Some(_lock) = self.lock("warm")? else {
-            return if folder.exists() { Ok(()) } else { self.lay_out(folder) };
-        };
+        // Any number may copy it at a time, but not while it is being warmed up.
+        let lock = self.open("warm")?.lock;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) if folder.exists() => return Ok(()),
+            Err(TryLockError::WouldBlock) => return self.lay_out(folder),
+            Err(TryLockError::Error(source)) => return Err(Error::io("lock", &warm, &source)),
+        }
         match (read_stamp(&warm), read_stamp(folder)) {
             (None, _) => self.lay_out(folder),
             (warm, slot) if warm == slot => Ok(()),
@@ -139,9 +143,10 @@ impl Builds {
     /// Writes the workspace around evcxr's crate. What is compiled there already is cargo's to judge.
     fn lay_out(&self, folder: &Path) -> Result<()> {
         let pins = folder.join("pins");
+        // For a target that does not exist: in Cargo.lock all the same, but nothing for evcxr's analysis to load.
         let manifest = format!(
             "[package]\nname = \"pins\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\npath = \"lib.rs\"\n\n\
-             [dependencies]\nearlystop = {{ path = \"{}\" }}\n",
+             [target.'cfg(any())'.dependencies]\nearlystop = {{ path = \"{}\" }}\n",
             self.clone.join("crates/earlystop").display()
         );
         std::fs::create_dir_all(&pins).map_err(|source| Error::io("create", &pins, &source))?;
@@ -225,6 +230,14 @@ mod tests {
         assert_ne!(one.crate_folder(), two.crate_folder());
         assert_eq!(compiled(&one).as_deref(), Some("dependencies"));
         assert_eq!(compiled(&two).as_deref(), Some("dependencies"));
+    }
+
+    #[test]
+    fn two_kernels_may_copy_the_warm_folder_at_the_same_time() {
+        let (_clone, builds) = warm_clone();
+        let other = builds.open("warm").unwrap().lock;
+        other.lock_shared().unwrap();
+        assert_eq!(compiled(&builds.take().unwrap()).as_deref(), Some("dependencies"));
     }
 
     #[test]

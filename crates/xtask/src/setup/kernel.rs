@@ -16,6 +16,12 @@ use crate::{Error, Result};
 
 pub(super) const EVCXR_VERSION: &str = "0.22.0";
 
+/// evcxr sets RUST_BACKTRACE=1 for the process that runs the cells, whatever the kernelspec says: below a panic's
+/// message would stand ten lines of evcxr's own functions.
+const EVCXR_CONFIG: &str = r#"[evcxr]
+prelude = 'unsafe { std::env::set_var("RUST_BACKTRACE", "0") };'
+"#;
+
 /// Starts the kernel's installation, which takes minutes, unless it is there.
 pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
     if is_installed(workspace) {
@@ -61,6 +67,10 @@ pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> 
     let program = std::env::current_exe().map_err(|source| Error::new("find myself").got(source.to_string()))?;
     write_if_changed(&launcher, &read(&program)?, true)?;
 
+    let config = workspace.kernel().join("config");
+    std::fs::create_dir_all(&config).map_err(|source| Error::io("create", &config, &source))?;
+    write_if_changed(&config.join("evcxr.toml"), EVCXR_CONFIG.as_bytes(), false)?;
+
     let jupyter = environment.join("share/jupyter");
     let folder = jupyter.join("kernels").join(KERNEL_NAME);
     if !folder.join("logo-64x64.png").exists() {
@@ -80,7 +90,6 @@ fn kernelspec(launcher: &Path, libtorch: &Path, toolchain: Option<&str>) -> Stri
     let mut env = json!({
         "LIBTORCH": libtorch,
         library_path: libtorch.join("lib"),
-        "RUST_BACKTRACE": "0",
         // glibc gives memory back and asks for it again with every batch, which costs up to half of the time.
         // 32 MiB is the largest that it takes for the one, 1 GiB serves for the other.
         "MALLOC_MMAP_THRESHOLD_": "33554432",
