@@ -65,13 +65,22 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if task == Task::Check {
         return notebooks.iter().try_for_each(|notebook| check(notebook));
     }
-    let environment = setup::ensure(&workspace)?;
+    execute(&workspace, &notebooks, task == Task::Write)
+}
+
+/// Executes all notebooks and checks what comes out.
+pub(crate) fn execute_all(workspace: &Workspace) -> Result<()> {
+    execute(workspace, &all(workspace)?, false)
+}
+
+fn execute(workspace: &Workspace, notebooks: &[PathBuf], write: bool) -> Result<()> {
+    let environment = setup::ensure(workspace)?;
     let folder = workspace.root.join("target/notebooks");
-    for notebook in &notebooks {
+    for notebook in notebooks {
         eprintln!("Executing {} ...", notebook.display());
         let executed = execute::execute(&environment, notebook, &folder)?;
         check(&executed)?;
-        if task == Task::Write {
+        if write {
             write_back(&executed, notebook)?;
         }
         println!("{}", executed.with_extension("html").display());

@@ -16,10 +16,11 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let workspace = Workspace::locate();
     cargo(&workspace, "keep to rustfmt's format", &["fmt", "--all", "--check"], long)?;
     notebook::check_committed(&workspace)?;
-    let _environment = setup::ensure(&workspace)?;
+    setup::ensure(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", &lints, long)?;
-    cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)
+    cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)?;
+    if long { notebook::execute_all(&workspace) } else { Ok(()) }
 }
 
 fn cargo(workspace: &Workspace, tried: &str, args: &[&str], long: bool) -> Result<()> {

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn steps_are_pytorchs() {
         let gradients = [[0.5, -1.0, 0.0, 1e-6], [0.25, 2.0, -3.0, 0.0], [-4.0, 0.125, 1.0, 1e-3]];
-        let expected = [
+        let expected: [[f64; 4]; 3] = [
             [0.900000036, -1.89999998, 3.0, 0.400990099],
             [0.806782067, -1.93661034, 3.07441378, 0.334918886],
             [0.860085011, -1.96843374, 3.10877109, 0.270986915],
@@ -202,7 +202,10 @@ mod tests {
                     step.update_anywhere(&gradient, flat.shallow_clone(), &mut m, &mut v).unwrap();
                 }
                 for (found, expected) in values(&flat).iter().zip(expected[index]) {
-                    assert!((found - expected).abs() <= 2e-7 * expected.abs(), "{found} {expected} {on_cpu}");
+                    assert!(
+                        (f64::from(*found) - expected).abs() <= 2e-7 * expected.abs(),
+                        "{found} {expected} {on_cpu}"
+                    );
                 }
             }
         }

@@ -102,7 +102,7 @@ impl Trainer {
             losses.add(loss);
 
             let is_last = self.iteration == iteration;
-            let is_due = self.iteration % self.evaluate_every == 0 || is_last || !loss.is_finite();
+            let is_due = self.iteration.is_multiple_of(self.evaluate_every) || is_last || !loss.is_finite();
             if is_due {
                 let train_accuracy = batch_accuracy(&self.network, &images, &labels)?;
                 self.elapsed = before + start.elapsed();

@@ -196,7 +196,7 @@ impl Trainer {
 /// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; and whatever goes wrong in training.
 pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at: u64, end: u64) -> Result<()> {
     let (mut straight, mut interrupted, mut resumed) = (new_trainer()?, new_trainer()?, new_trainer()?);
-    if break_at % straight.evaluate_every != 0 || break_at >= end {
+    if !break_at.is_multiple_of(straight.evaluate_every) || break_at >= end {
         let expected = format!("a multiple of {} before the end, {end}", straight.evaluate_every);
         return Err(Error::argument("break", expected, break_at));
     }
