@@ -74,7 +74,7 @@ mod tests {
         let requirements = parse(include_str!("../../../../environment.yml")).unwrap();
         assert_eq!(requirements.python, (3, 10));
         let names: Vec<_> = requirements.packages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["jupyterlab", "jupyter_client", "nbconvert"]);
+        assert_eq!(names, ["jupyterlab", "jupyter_client", "nbconvert", "numpy", "safetensors"]);
     }
 
     #[test]
