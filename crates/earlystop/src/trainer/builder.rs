@@ -111,7 +111,6 @@ impl TrainerBuilder {
             evaluate_every: self.evaluate_every,
             stopping: EarlyStopping::with(self.rule),
             iteration: 0,
-            improvements: 0,
             elapsed: Duration::ZERO,
             stopped: None,
         })

@@ -56,8 +56,6 @@ pub struct Trainer {
     stopping: EarlyStopping,
     store: Option<Store>,
     iteration: u64,
-    /// How often an evaluation was the best so far.
-    improvements: u32,
     /// Time spent in earlier calls and earlier processes.
     elapsed: Duration,
     stopped: Option<StopReason>,

@@ -102,10 +102,12 @@ impl Trainer {
 
     /// Writes the whole state to the folder, if there is one.
     pub(super) fn commit(&mut self, improved: bool) -> Result<()> {
+        if self.store.is_none() {
+            return Ok(());
+        }
         let metadata = self.metadata()?;
-        // The score counts the improvements, since what is better is for the rule to say.
-        self.improvements += u32::from(improved);
-        let score = improved.then(|| f64::from(self.improvements));
+        // What is better is for the rule to say: of its improvements the last is the best.
+        let score = improved.then_some(self.iteration as f64);
         let Some(store) = &mut self.store else { return Ok(()) };
         store.save(self.iteration, score, &[&self.network, &self.optimizer], &metadata)?;
         Ok(())
@@ -116,7 +118,6 @@ impl Trainer {
             settings: self.settings(),
             iteration: self.iteration,
             stopping: self.stopping.clone(),
-            improvements: self.improvements,
             elapsed: self.elapsed,
             stopped: self.stopped.clone(),
             environment: Environment::here(self.network.device()),
@@ -156,7 +157,6 @@ impl Trainer {
         notes.extend(differing);
         self.iteration = state.iteration;
         self.elapsed = state.elapsed;
-        self.improvements = state.improvements;
         self.stopping = EarlyStopping::resume(self.stopping.rule().clone(), state.stopping.history().to_vec());
         self.stopped = self.stopping.stop_reason(self.iteration);
         Ok(notes)

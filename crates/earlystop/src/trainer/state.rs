@@ -17,8 +17,6 @@ pub(super) struct RunState {
     pub(super) iteration: u64,
     /// The stopping rule and all evaluations so far.
     pub(super) stopping: EarlyStopping,
-    /// How often an evaluation was the best so far.
-    pub(super) improvements: u32,
     /// The time spent so far.
     pub(super) elapsed: Duration,
     /// Why the rule stopped the run, if it did.
