@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use lexopt::ValueExt as _;
 
 use self::ipynb::Notebook;
+use crate::setup::Environment;
 use crate::workspace::Workspace;
 use crate::{Error, Result, setup};
 
@@ -65,20 +66,20 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if task == Task::Check {
         return notebooks.iter().try_for_each(|notebook| check(notebook));
     }
-    execute(&workspace, &notebooks, task == Task::Write)
+    let environment = setup::ensure(&workspace)?;
+    execute(&workspace, &environment, &notebooks, task == Task::Write)
 }
 
 /// Executes all notebooks and checks what comes out.
-pub(crate) fn execute_all(workspace: &Workspace) -> Result<()> {
-    execute(workspace, &all(workspace)?, false)
+pub(crate) fn execute_all(workspace: &Workspace, environment: &Environment) -> Result<()> {
+    execute(workspace, environment, &all(workspace)?, false)
 }
 
-fn execute(workspace: &Workspace, notebooks: &[PathBuf], write: bool) -> Result<()> {
-    let environment = setup::ensure(workspace)?;
+fn execute(workspace: &Workspace, environment: &Environment, notebooks: &[PathBuf], write: bool) -> Result<()> {
     let folder = workspace.root.join("target/notebooks");
     for notebook in notebooks {
         eprintln!("Executing {} ...", notebook.display());
-        let executed = execute::execute(&environment, notebook, &folder)?;
+        let executed = execute::execute(environment, notebook, &folder)?;
         check(&executed)?;
         if write {
             write_back(&executed, notebook)?;

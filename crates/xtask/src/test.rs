@@ -16,11 +16,12 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let workspace = Workspace::locate();
     cargo(&workspace, "keep to rustfmt's format", &["fmt", "--all", "--check"], long)?;
     notebook::check_committed(&workspace)?;
-    setup::ensure(&workspace)?;
+    // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
+    let environment = setup::ensure(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", &lints, long)?;
     cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)?;
-    if long { notebook::execute_all(&workspace) } else { Ok(()) }
+    if long { notebook::execute_all(&workspace, &environment) } else { Ok(()) }
 }
 
 fn cargo(workspace: &Workspace, tried: &str, args: &[&str], long: bool) -> Result<()> {
