@@ -13,6 +13,7 @@ mod figure;
 mod filter_grid;
 mod flowchart;
 mod image_grid;
+mod stopping_rules;
 mod text;
 mod ticks;
 
@@ -22,6 +23,7 @@ pub use figure::Figure;
 pub use filter_grid::{filter_grid, filter_grid_within, weight_limit};
 pub use flowchart::{FlowKind, FlowLayer, network_flowchart};
 pub use image_grid::image_grid;
+pub use stopping_rules::stopping_rules;
 
 /// Gives the columns of the smallest square that holds `n` things, and the rows that are filled.
 fn square(n: usize) -> (usize, usize) {
