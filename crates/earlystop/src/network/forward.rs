@@ -6,7 +6,7 @@ use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::layers::Activation;
 use super::plan::{Op, Pads};
-use super::{Network, Variables};
+use super::{Network, Precision, Variables};
 use crate::error::{Error, Result, torch};
 use crate::random::{Purpose, stream};
 
@@ -18,7 +18,7 @@ impl Network {
     /// When the images' shape is neither `[batch, height, width, channels]` nor flat `[batch, height * width * channels]`.
     pub fn predict(&self, images: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        let logits = self.run(images, None, |_, _| Ok(()))?;
+        let logits = self.logits(images)?;
         logits.f_softmax(-1, Kind::Float).map_err(torch("softmax_classifier"))
     }
 
@@ -28,8 +28,17 @@ impl Network {
     ///
     /// As [`Network::predict`].
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.logits_in(images, self.description.precision)
+    }
+
+    /// Computes the same as [`Network::logits`], in numbers of a precision that is not the network's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::predict`].
+    pub fn logits_in(&self, images: &Tensor, precision: Precision) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.run(images, None, |_, _| Ok(()))
+        self.run(images, precision, None, |_, _| Ok(()))
     }
 
     /// Computes the loss to be minimized: the mean cross-entropy between the labels and the predictions, a scalar that knows its
@@ -41,7 +50,7 @@ impl Network {
     ///
     /// When the shape of images or labels does not fit the network, or their numbers differ.
     pub fn training_loss(&self, images: &Tensor, labels: &Tensor, iteration: u64) -> Result<Tensor> {
-        let logits = self.run(images, Some(iteration), |_, _| Ok(()))?;
+        let logits = self.run(images, self.description.precision, Some(iteration), |_, _| Ok(()))?;
         if labels.size() != logits.size() {
             let expected = format!("one-hot labels of shape {:?}", logits.size());
             return Err(Error::argument("labels", expected, format!("{:?}", labels.size())));
@@ -63,7 +72,7 @@ impl Network {
     pub fn activations(&self, images: &Tensor) -> Result<Vec<(String, ArrayD<f32>)>> {
         let _no_grad = tch::no_grad_guard();
         let mut activations: Vec<(String, Tensor)> = Vec::new();
-        let logits = self.run(images, None, |layer, value| {
+        let logits = self.run(images, self.description.precision, None, |layer, value| {
             match (self.description.layers[layer].name(), activations.last_mut()) {
                 (Some(name), Some((last, activation))) if name == last.as_str() => *activation = value.shallow_clone(),
                 (Some(name), _) => activations.push((name.to_owned(), value.shallow_clone())),
@@ -77,7 +86,8 @@ impl Network {
         }
         let array = |(name, value): (String, Tensor)| {
             let value = if value.dim() == 4 { value.permute([0, 2, 3, 1]) } else { value };
-            let value = (&value.contiguous().to_device(Device::Cpu)).try_into().map_err(torch(&name))?;
+            let value =
+                (&value.contiguous().to_device(Device::Cpu).to_kind(Kind::Float)).try_into().map_err(torch(&name))?;
             Ok((name, value))
         };
         activations.into_iter().map(array).collect()
@@ -87,11 +97,12 @@ impl Network {
     fn run(
         &self,
         images: &Tensor,
+        precision: Precision,
         iteration: Option<u64>,
         mut observe: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         let mut generator = iteration.map(|iteration| stream(self.seed, Purpose::Dropout, iteration));
-        let mut value = self.channels_last_images(images)?;
+        let mut value = self.channels_last_images(images, precision)?;
         for (layer, op) in &self.plan.ops {
             let result = match (op, &mut generator) {
                 (Op::Dropout { rate }, Some(generator)) => drop_out(&value, *rate, generator),
@@ -104,11 +115,11 @@ impl Network {
             })?;
             observe(*layer, &value)?;
         }
-        Ok(value)
+        value.f_to_kind(Kind::Float).map_err(torch("softmax_classifier"))
     }
 
     /// Returns images as `[batch, channels, height, width]`, which lie in memory as `[batch, height, width, channels]`.
-    fn channels_last_images(&self, images: &Tensor) -> Result<Tensor> {
+    fn channels_last_images(&self, images: &Tensor, precision: Precision) -> Result<Tensor> {
         let [height, width, channels] = self.description.input.map(|size| size as i64);
         let size = images.size();
         let fits = match size[..] {
@@ -123,7 +134,7 @@ impl Network {
             );
             return Err(Error::argument("images", expected, format!("{size:?}")));
         }
-        let images = images.f_to_device(self.device).and_then(|images| images.f_to_kind(Kind::Float));
+        let images = images.f_to_device(self.device).and_then(|images| images.f_to_kind(precision.kind()));
         let images = images.and_then(|images| images.f_reshape([size[0], height, width, channels]));
         images.and_then(|images| images.f_permute([0, 3, 1, 2])).map_err(torch("images"))
     }
@@ -133,12 +144,11 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables) -> Result<Tensor, TchEr
     match *op {
         Op::Convolve { weight, stride, pads } => {
             let [left, right, top, bottom] = pads;
-            let bias = Some(variables.view(weight + 1));
-            let weight = variables.view(weight);
+            let [weight, bias] = weight_and_bias(variables, weight, value.kind())?;
             if left == right && top == bottom {
-                value.f_conv2d(weight, bias, [stride; 2], [top, left], [1, 1], 1)
+                value.f_conv2d(&weight, Some(&bias), [stride; 2], [top, left], [1, 1], 1)
             } else {
-                value.f_constant_pad_nd(pads)?.f_conv2d(weight, bias, [stride; 2], [0, 0], [1, 1], 1)
+                value.f_constant_pad_nd(pads)?.f_conv2d(&weight, Some(&bias), [stride; 2], [0, 0], [1, 1], 1)
             }
         }
         Op::MaxPool { kernel, stride, pads } => {
@@ -151,14 +161,17 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables) -> Result<Tensor, TchEr
         Op::Activate(Activation::Linear) | Op::Dropout { .. } => Ok(value.shallow_clone()),
         Op::Flatten => rows_in_memory_order(value),
         Op::Multiply { weight } => {
-            let bias = Some(variables.view(weight + 1));
-            let weight = variables.view(weight);
-            match weight.dim() {
-                4 => value.f_linear(&rows_in_memory_order(weight)?, bias),
-                _ => value.f_linear(weight, bias),
-            }
+            let [weight, bias] = weight_and_bias(variables, weight, value.kind())?;
+            let weight = if weight.dim() == 4 { rows_in_memory_order(&weight)? } else { weight };
+            value.f_linear(&weight, Some(&bias))
         }
     }
+}
+
+/// Gives a layer's variables in the numbers that it computes in; gradients find their way back to the variables.
+fn weight_and_bias(variables: &Variables, weight: usize, kind: Kind) -> Result<[Tensor; 2], TchError> {
+    let [weight, bias] = [weight, weight + 1].map(|index| variables.view(index).f_to_kind(kind));
+    Ok([weight?, bias?])
 }
 
 /// Turns `[n, channels, height, width]` into `[n, height * width * channels]`, which moves nothing in channels-last memory.
@@ -175,7 +188,7 @@ fn drop_out(value: &Tensor, rate: f64, generator: &mut impl Rng) -> Result<Tenso
     let scale = (1.0 / (1.0 - rate)) as f32;
     let mask = (0..value.numel()).map(|_| if generator.r#gen::<f32>() < rate as f32 { 0.0 } else { scale });
     let mask = Tensor::f_from_slice(&mask.collect::<Vec<_>>())?.f_reshape(value.size())?;
-    value.f_mul(&mask.f_to_device(value.device())?)
+    value.f_mul(&mask.f_to_device(value.device())?.f_to_kind(value.kind())?)
 }
 
 #[cfg(test)]
@@ -232,15 +245,35 @@ mod tests {
     #[test]
     fn images_stay_channels_last_from_end_to_end() {
         let network = tutorial().build(Device::Cpu).unwrap();
-        let mut strides = Vec::new();
-        let observe = |_: usize, value: &Tensor| {
-            strides.push(value.stride());
-            Ok(())
-        };
-        let _ = network.run(&images(2), None, observe).unwrap();
-        // conv1, pool, relu, conv2, pool, relu: the channels lie side by side.
-        for (stride, channels) in strides.iter().zip([16, 16, 16, 36, 36, 36]) {
-            assert_eq!((stride[1], stride[3]), (1, channels), "{strides:?}");
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut strides = Vec::new();
+            let observe = |_: usize, value: &Tensor| {
+                assert_eq!(value.kind(), precision.kind());
+                strides.push(value.stride());
+                Ok(())
+            };
+            let _ = network.run(&images(2), precision, None, observe).unwrap();
+            // conv1, pool, relu, conv2, pool, relu: the channels lie side by side.
+            for (stride, channels) in strides.iter().zip([16, 16, 16, 36, 36, 36]) {
+                assert_eq!((stride[1], stride[3]), (1, channels), "{strides:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_computes_the_same_to_its_precision_and_gives_f32() {
+        let network = tutorial().precision(Precision::Bf16).build(Device::Cpu).unwrap();
+        let (found, expected) = (network.logits(&images(3)).unwrap(), textbook(&network, &images(3)));
+        assert_eq!(found.kind(), Kind::Float);
+        let in_f32 = network.logits_in(&images(3), Precision::F32).unwrap();
+        assert!((in_f32 - &expected).abs().max().double_value(&[]) < 1e-5);
+        let difference = (found - &expected).abs().max().double_value(&[]);
+        let largest = expected.abs().max().double_value(&[]);
+        assert!(difference > 0.0 && difference < 0.02 * largest, "{difference} of {largest}");
+        let labels = Tensor::eye(10, (Kind::Float, Device::Cpu)).narrow(0, 0, 3);
+        let loss = network.training_loss(&images(3), &labels, 1).unwrap();
+        for (_, gradient) in network.variables().gradients(&loss).unwrap() {
+            assert_eq!(gradient.kind(), Kind::Float);
         }
     }
 

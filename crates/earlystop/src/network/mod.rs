@@ -6,6 +6,7 @@ mod builder;
 mod forward;
 mod layers;
 mod plan;
+mod precision;
 mod summary;
 mod variables;
 
@@ -16,6 +17,7 @@ use tch::Device;
 pub use builder::NetworkBuilder;
 pub use layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool, Padding};
 pub use plan::Shape;
+pub use precision::Precision;
 pub use variables::Variables;
 
 use crate::checkpoint::{NamedTensor, Savable};
@@ -31,6 +33,23 @@ pub struct Description {
     pub default_activation: Activation,
     /// The layers in their order.
     pub layers: Vec<Layer>,
+    /// The names of the layers whose variables stay as they are.
+    #[serde(default)]
+    pub frozen: Vec<String>,
+    /// The numbers that the layers compute in.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+impl Description {
+    /// Finds the layer of a name.
+    fn layer(&self, name: &str) -> Result<&Layer> {
+        self.layers.iter().find(|layer| layer.name() == Some(name)).ok_or_else(|| Error::UnknownName {
+            what: "layer",
+            name: name.to_owned(),
+            known: self.layers.iter().filter_map(Layer::name).map(str::to_owned).collect(),
+        })
+    }
 }
 
 /// Holds a network that classifies images.
@@ -128,19 +147,12 @@ impl Network {
     ///
     /// When no layer has the name, or when it is not a convolutional one.
     pub fn weights(&self, layer_name: &str) -> Result<Array4<f32>> {
-        let layer = self.description.layers.iter().find(|layer| layer.name() == Some(layer_name));
-        let layer = layer.ok_or_else(|| Error::UnknownName {
-            what: "layer",
-            name: layer_name.to_owned(),
-            known: self.description.layers.iter().filter_map(Layer::name).map(str::to_owned).collect(),
-        })?;
+        let layer = self.description.layer(layer_name)?;
         let weights: ArrayD<f32> = self.variables.values(&format!("{layer_name}.weight"))?;
         let found = format!("{} with weights {:?}", layer.kind(), weights.shape());
-        let weights = weights.into_dimensionality::<Ix4>().map_err(|_| Error::Layer {
-            layer: layer_name.to_owned(),
-            expected: "a convolutional layer".to_owned(),
-            found,
-        })?;
+        let weights = weights
+            .into_dimensionality::<Ix4>()
+            .map_err(|_| Error::argument(layer_name, "a convolutional layer", found))?;
         Ok(weights.permuted_axes([2, 3, 1, 0]).as_standard_layout().into_owned())
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
     let [height, width, channels] = input;
     let mut shape = Shape::Image { height, width, channels };
     if input.contains(&0) || size_of(&input).is_none() {
-        return Err(layer_error("input", "an image of at least one pixel and one channel", format!("{shape}")));
+        return Err(Error::argument("input", "an image of at least one pixel and one channel", format!("{shape}")));
     }
     let mut plan = Plan { ops: Vec::new(), variables: Vec::new(), outputs: Vec::new() };
     for (index, layer) in layers.iter().enumerate() {
@@ -83,7 +83,7 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
             check_name(name, &label, &layers[..index])?;
         }
         if index > 0 && matches!(layers[index - 1], Layer::SoftmaxClassifier { .. }) {
-            return Err(layer_error(&label, "no layer after the softmax classifier", layer.kind()));
+            return Err(Error::argument(&label, "no layer after the softmax classifier", layer.kind()));
         }
         shape = plan.add(index, layer, &label, shape, default_activation)?;
         plan.outputs.push(shape);
@@ -91,9 +91,13 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
     match layers.last() {
         Some(Layer::SoftmaxClassifier { .. }) => {}
         Some(layer) => {
-            return Err(layer_error(&label(layers.len() - 1, layer), "softmax_classifier as last layer", layer.kind()));
+            return Err(Error::argument(
+                label(layers.len() - 1, layer),
+                "softmax_classifier as last layer",
+                layer.kind(),
+            ));
         }
-        None => return Err(layer_error("input", "softmax_classifier as last layer", "no layer at all")),
+        None => return Err(Error::argument("input", "softmax_classifier as last layer", "no layer at all")),
     }
     plan.pool_before_relu();
     Ok(plan)
@@ -120,7 +124,7 @@ impl Plan {
             }
             Layer::Dropout(dropout) => {
                 if !(0.0..1.0).contains(&dropout.rate) {
-                    return Err(layer_error(label, "a dropout rate from 0.0 to below 1.0", dropout.rate));
+                    return Err(Error::argument(label, "a dropout rate from 0.0 to below 1.0", dropout.rate));
                 }
                 self.ops.push((index, Op::Dropout { rate: dropout.rate }));
                 Ok(input)
@@ -143,7 +147,7 @@ impl Plan {
         let (height_out, width_out, pads) = window.slide_over(height, width, label)?;
         let output = image(height_out, width_out, conv.channels, label)?;
         let weight = [conv.channels, channels, conv.kernel, conv.kernel];
-        let fans = [channels, conv.channels].map(|side| side.saturating_mul(conv.kernel * conv.kernel));
+        let fans = [channels, conv.channels].map(|side| side.saturating_mul(conv.kernel.saturating_mul(conv.kernel)));
         let weight = self.add_variables(&conv.name, label, &weight, &weight, fans, activation)?;
         self.ops.push((index, Op::Convolve { weight, stride: conv.stride as i64, pads }));
         self.activate(index, activation);
@@ -169,10 +173,14 @@ impl Plan {
         activation: Activation,
     ) -> Result<Shape> {
         let Shape::Features { size, flattened } = input else {
-            return Err(layer_error(label, "a row of features: put flatten() before it", format!("an image {input}")));
+            return Err(Error::argument(
+                label,
+                "a row of features: put flatten() before it",
+                format!("an image {input}"),
+            ));
         };
         if dense.size == 0 {
-            return Err(layer_error(label, "at least one output", 0));
+            return Err(Error::argument(label, "at least one output", 0));
         }
         let shape = [dense.size, size];
         // Behind a flattened image the weight is laid out as the image is, so that flattening need not move a value.
@@ -197,7 +205,7 @@ impl Plan {
         activation: Activation,
     ) -> Result<usize> {
         if size_of(shape).is_none() {
-            return Err(layer_error(label, format!("a weight of at most {LARGEST} values"), format!("{shape:?}")));
+            return Err(Error::argument(label, format!("a weight of at most {LARGEST} values"), format!("{shape:?}")));
         }
         let initializer = match activation {
             Activation::Relu => Initializer::HeNormal { fan_in },
@@ -209,14 +217,23 @@ impl Plan {
             shape: sizes(shape),
             layout: sizes(layout),
             initializer,
+            trainable: true,
         });
         self.variables.push(VariableSpec {
             name: format!("{name}.bias"),
             shape: sizes(&shape[..1]),
             layout: sizes(&shape[..1]),
             initializer: Initializer::Zeros,
+            trainable: true,
         });
         Ok(self.variables.len() - 2)
+    }
+
+    /// Marks a layer's variables as not to be trained.
+    pub(super) fn freeze(&mut self, layer: &str) {
+        for variable in &mut self.variables {
+            variable.trainable &= variable.name.rsplit_once('.').is_none_or(|(name, _)| name != layer);
+        }
     }
 
     fn activate(&mut self, index: usize, activation: Activation) {
@@ -249,10 +266,10 @@ impl Window {
     fn slide_over(&self, height: usize, width: usize, label: &str) -> Result<(usize, usize, Pads)> {
         if self.kernel == 0 || self.stride == 0 {
             let found = format!("kernel {} and stride {}", self.kernel, self.stride);
-            return Err(layer_error(label, "a kernel and a stride of at least 1 pixel", found));
+            return Err(Error::argument(label, "a kernel and a stride of at least 1 pixel", found));
         }
         if self.kernel > LARGEST || self.stride > LARGEST {
-            return Err(layer_error(
+            return Err(Error::argument(
                 label,
                 "a kernel and a stride that fit an image",
                 format!("kernel {}", self.kernel),
@@ -273,7 +290,7 @@ impl Window {
             Padding::Valid if self.kernel <= size => Ok(((size - self.kernel) / self.stride + 1, [0, 0])),
             Padding::Valid => {
                 let expected = format!("an image of at least {0} x {0} pixels for valid padding", self.kernel);
-                Err(layer_error(label, expected, format!("{size} pixels")))
+                Err(Error::argument(label, expected, format!("{size} pixels")))
             }
         }
     }
@@ -282,7 +299,7 @@ impl Window {
 fn image(height: usize, width: usize, channels: usize, label: &str) -> Result<Shape> {
     match size_of(&[height, width, channels]) {
         Some(_) if channels > 0 => Ok(Shape::Image { height, width, channels }),
-        _ => Err(layer_error(
+        _ => Err(Error::argument(
             label,
             format!("1 to {LARGEST} values as output"),
             format!("{:?}", [height, width, channels]),
@@ -301,20 +318,16 @@ fn label(index: usize, layer: &Layer) -> String {
 
 fn check_name(name: &str, label: &str, before: &[Layer]) -> Result<()> {
     if name.is_empty() || name.contains(['/', '.']) || name.contains(char::is_whitespace) {
-        return Err(layer_error(label, "a name without dots, slashes and spaces", format!("{name:?}")));
+        return Err(Error::argument(label, "a name without dots, slashes and spaces", format!("{name:?}")));
     }
     if before.iter().any(|other| other.name() == Some(name)) {
-        return Err(layer_error(label, "a name of its own for each layer", format!("a second {name:?}")));
+        return Err(Error::argument(label, "a name of its own for each layer", format!("a second {name:?}")));
     }
     Ok(())
 }
 
 fn expects_image(label: &str, found: Shape) -> Error {
-    layer_error(label, "an image [height, width, channels] as input", format!("features {found}"))
-}
-
-fn layer_error(layer: &str, expected: impl fmt::Display, found: impl fmt::Display) -> Error {
-    Error::Layer { layer: layer.to_owned(), expected: expected.to_string(), found: found.to_string() }
+    Error::argument(label, "an image [height, width, channels] as input", format!("features {found}"))
 }
 
 #[cfg(test)]
@@ -391,7 +404,7 @@ mod tests {
 
     #[test]
     fn sizes_beyond_all_memory_are_refused() {
-        for layer in [Conv2d::new(1, usize::MAX, "huge").into(), Conv2d::new(usize::MAX, 1, "huge").into()] {
+        for layer in [Conv2d::new(1, usize::MAX, "huge").into(), Conv2d::new(1 << 40, 1, "huge").into()] {
             let message = refusal(&[layer]);
             assert!(message.starts_with("huge: expected"), "{message}");
         }

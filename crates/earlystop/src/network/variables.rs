@@ -1,5 +1,7 @@
 //! The named variables of a network, all in one buffer.
 
+use std::ops::Range;
+
 use ndarray::ArrayD;
 use rand::Rng;
 use rand::distributions::Uniform;
@@ -47,6 +49,8 @@ pub(super) struct VariableSpec {
     /// The shape that the operations see: the same values in the same order, over other axes.
     pub(super) layout: Vec<i64>,
     pub(super) initializer: Initializer,
+    /// Whether the optimizer changes it.
+    pub(super) trainable: bool,
 }
 
 /// Holds a network's variables: one flat buffer, and a view into it for each name.
@@ -71,8 +75,10 @@ impl Variables {
         let count = specs.iter().map(|spec| spec.shape.iter().product::<i64>()).sum::<i64>();
         let flat = Tensor::f_zeros([count], (Kind::Float, device)).map_err(torch("allocating the variables"))?;
         let views = views(&flat, specs.iter().map(|spec| spec.layout.as_slice()))?;
-        let entries =
-            specs.into_iter().zip(views).map(|(spec, view)| Entry { spec, view: view.set_requires_grad(true) });
+        let entries = specs
+            .into_iter()
+            .zip(views)
+            .map(|(spec, view)| Entry { view: view.set_requires_grad(spec.trainable), spec });
         let entries = entries.collect();
         Ok(Self { flat, entries })
     }
@@ -151,20 +157,30 @@ impl Variables {
         &self.flat
     }
 
-    /// Computes the loss's gradient for every variable, each in the memory order of its variable.
-    pub(crate) fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
+    /// Computes the loss's gradient for every variable that is trained: its place in the one buffer, and a gradient in the
+    /// same order of memory.
+    pub(crate) fn gradients(&self, loss: &Tensor) -> Result<Vec<(Range<usize>, Tensor)>> {
         // libtorch would read through a null pointer.
         if !loss.requires_grad() {
             return Err(Error::argument(
                 "loss",
-                "a value computed from the network's variables",
+                "a value computed from variables that are trained",
                 "one without a gradient",
             ));
         }
-        let leaves = self.entries.iter().map(|entry| &entry.view).collect::<Vec<_>>();
+        let mut end = 0;
+        let place = |entry: &Entry| {
+            let begin = end;
+            end += entry.view.numel();
+            entry.spec.trainable.then_some(begin..end)
+        };
+        let places = self.entries.iter().filter_map(place).collect::<Vec<_>>();
+        let trained = self.entries.iter().filter(|entry| entry.spec.trainable);
+        let leaves = trained.map(|entry| &entry.view).collect::<Vec<_>>();
         let gradients =
             Tensor::f_run_backward(&[loss], &leaves, false, false).map_err(torch("computing the gradients"))?;
-        Ok(gradients.into_iter().map(|gradient| in_memory_order(&gradient).contiguous()).collect())
+        let gradients = gradients.iter().map(|gradient| in_memory_order(gradient).contiguous());
+        Ok(places.into_iter().zip(gradients).collect())
     }
 }
 
@@ -198,7 +214,13 @@ mod tests {
     use super::*;
 
     fn spec(name: &str, shape: &[i64], layout: &[i64], initializer: Initializer) -> VariableSpec {
-        VariableSpec { name: name.to_owned(), shape: shape.to_vec(), layout: layout.to_vec(), initializer }
+        VariableSpec {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            layout: layout.to_vec(),
+            initializer,
+            trainable: true,
+        }
     }
 
     fn example() -> Variables {
@@ -263,7 +285,9 @@ mod tests {
             + variables.view(1).sum(Kind::Float)
             + variables.view(2).sum(Kind::Float);
         let gradients = variables.gradients(&loss).unwrap();
-        assert_eq!(gradients[0], factors.permute([0, 2, 3, 1]));
-        assert!(gradients[0].is_contiguous());
+        let (place, gradient) = &gradients[0];
+        assert_eq!(*gradient, factors.permute([0, 2, 3, 1]));
+        assert!(gradient.is_contiguous());
+        assert_eq!(*place, 0..1200);
     }
 }

@@ -1,5 +1,7 @@
 //! Adam, with its moments as named tensors.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{NamedTensor, Savable};
@@ -98,7 +100,7 @@ impl Adam {
             step.update_on_cpu(&gradients, flat, &mut self.m.flat, &mut self.v.flat);
             Ok(())
         } else {
-            step.update_anywhere(&gradients, flat, &mut self.m.flat, &mut self.v.flat).map_err(torch("adam"))
+            step.update_anywhere(&gradients, &flat, &self.m.flat, &self.v.flat).map_err(torch("adam"))
         }
     }
 }
@@ -125,17 +127,13 @@ impl Step {
     }
 
     /// Updates in one pass over the memory, several times faster than libtorch's separate operations.
-    fn update_on_cpu(&self, gradients: &[Tensor], mut flat: Tensor, m: &mut Tensor, v: &mut Tensor) {
-        let (mut flat, mut m, mut v) = (values_mut(&mut flat), values_mut(m), values_mut(v));
+    fn update_on_cpu(&self, gradients: &[(Range<usize>, Tensor)], mut flat: Tensor, m: &mut Tensor, v: &mut Tensor) {
+        let (flat, m, v) = (values_mut(&mut flat), values_mut(m), values_mut(v));
         let (rate, root) = (self.rate as f32, self.root as f32);
         let (keep1, add1, keep2, add2) = (BETA1 as f32, (1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32);
-        for gradient in gradients {
-            let gradient = values(gradient);
-            let (here, m_here, v_here);
-            (here, flat) = flat.split_at_mut(gradient.len());
-            (m_here, m) = m.split_at_mut(gradient.len());
-            (v_here, v) = v.split_at_mut(gradient.len());
-            for (((value, &g), m), v) in here.iter_mut().zip(gradient).zip(m_here).zip(v_here) {
+        for (place, gradient) in gradients {
+            let [flat, m, v] = [&mut *flat, &mut *m, &mut *v].map(|buffer| &mut buffer[place.clone()]);
+            for (((value, &g), m), v) in flat.iter_mut().zip(values(gradient)).zip(m).zip(v) {
                 *m = keep1 * *m + add1 * g;
                 *v = keep2 * *v + add2 * g * g;
                 *value -= rate * *m / (v.sqrt() / root + EPSILON as f32);
@@ -145,17 +143,20 @@ impl Step {
 
     fn update_anywhere(
         &self,
-        gradients: &[Tensor],
-        mut flat: Tensor,
-        m: &mut Tensor,
-        v: &mut Tensor,
+        gradients: &[(Range<usize>, Tensor)],
+        flat: &Tensor,
+        m: &Tensor,
+        v: &Tensor,
     ) -> Result<(), TchError> {
-        let gradients = gradients.iter().map(|gradient| gradient.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
-        let gradient = Tensor::f_cat(&gradients, 0)?;
-        let _ = m.f_mul_scalar_(BETA1)?.f_add_(&gradient.f_mul_scalar(1.0 - BETA1)?)?;
-        let _ = v.f_mul_scalar_(BETA2)?.f_add_(&gradient.f_square()?.f_mul_scalar(1.0 - BETA2)?)?;
-        let scale = v.f_sqrt()?.f_div_scalar(self.root)?.f_add_scalar(EPSILON)?;
-        let _ = flat.f_sub_(&m.f_mul_scalar(self.rate)?.f_div(&scale)?)?;
+        for (place, gradient) in gradients {
+            let gradient = gradient.f_reshape([-1])?;
+            let part = |buffer: &Tensor| buffer.f_narrow(0, place.start as i64, place.len() as i64);
+            let (mut flat, mut m, mut v) = (part(flat)?, part(m)?, part(v)?);
+            let _ = m.f_mul_scalar_(BETA1)?.f_add_(&gradient.f_mul_scalar(1.0 - BETA1)?)?;
+            let _ = v.f_mul_scalar_(BETA2)?.f_add_(&gradient.f_square()?.f_mul_scalar(1.0 - BETA2)?)?;
+            let scale = v.f_sqrt()?.f_div_scalar(self.root)?.f_add_scalar(EPSILON)?;
+            let _ = flat.f_sub_(&m.f_mul_scalar(self.rate)?.f_div(&scale)?)?;
+        }
         Ok(())
     }
 }
@@ -194,12 +195,12 @@ mod tests {
             let (flat, mut m, mut v) = (floats(&[1.0, -2.0, 3.0, 0.5]), floats(&[0.0; 4]), floats(&[0.0; 4]));
             for (index, gradient) in gradients.iter().enumerate() {
                 // Two gradients for one buffer, as with two variables.
-                let gradient = [floats(&gradient[..1]), floats(&gradient[1..])];
+                let gradient = [(0..1, floats(&gradient[..1])), (1..4, floats(&gradient[1..]))];
                 let step = Step::new(0.1, index as i64 + 1);
                 if on_cpu {
                     step.update_on_cpu(&gradient, flat.shallow_clone(), &mut m, &mut v);
                 } else {
-                    step.update_anywhere(&gradient, flat.shallow_clone(), &mut m, &mut v).unwrap();
+                    step.update_anywhere(&gradient, &flat, &m, &v).unwrap();
                 }
                 for (found, expected) in values(&flat).iter().zip(expected[index]) {
                     assert!(
@@ -209,6 +210,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn frozen_layers_stay_as_they_are() {
+        let layers = Network::builder([2, 2, 1]).flatten().fully_connected(3, "layer_fc1").softmax_classifier(2);
+        let mut network = layers.freeze("layer_fc1").build(Device::Cpu).unwrap();
+        let values = |network: &Network, name: &str| network.variables().values(name).unwrap();
+        let names = ["layer_fc1.weight", "layer_fc1.bias", "softmax_classifier.weight", "softmax_classifier.bias"];
+        let before = names.map(|name| values(&network, name));
+        let mut optimizer = Adam::new(&network, 0.1).unwrap();
+        let (images, labels) = (floats(&[1.0; 4]).view([1, 4]), floats(&[0.0, 1.0]).view([1, 2]));
+        let loss = network.training_loss(&images, &labels, 1).unwrap();
+        optimizer.minimize(&loss, &mut network).unwrap();
+        let changed = [0, 1, 2, 3].map(|index| values(&network, names[index]) != before[index]);
+        // The classifier's weights change where the layer before gives anything, its biases in any case.
+        assert_eq!(changed[..2], [false, false]);
+        assert!(changed[3]);
+        let all_frozen = Network::builder([2, 2, 1]).flatten().softmax_classifier(2).freeze("softmax_classifier");
+        let loss = all_frozen.build(Device::Cpu).unwrap().training_loss(&images, &labels, 1).unwrap();
+        let message = optimizer.minimize(&loss, &mut network).unwrap_err().to_string();
+        assert!(message.starts_with("loss: expected a value computed from variables that are trained"), "{message}");
     }
 
     #[test]
@@ -238,7 +260,7 @@ mod tests {
         let message = optimizer.minimize(&floats(&[1.0]), &mut network).unwrap_err().to_string();
         assert_eq!(
             message,
-            "loss: expected a value computed from the network's variables, found one without a gradient"
+            "loss: expected a value computed from variables that are trained, found one without a gradient"
         );
         let (images, labels) = (floats(&[1.0; 4]).view([1, 4]), floats(&[0.0, 1.0]).view([1, 2]));
         let loss = network.training_loss(&images, &labels, 1).unwrap();

@@ -8,7 +8,7 @@ use crate::checkpoint::{Keep, Store};
 use crate::early_stopping::{EarlyStopping, Patience, Rule};
 use crate::error::{Error, Result};
 use crate::mnist::Examples;
-use crate::network::Network;
+use crate::network::{Network, Precision};
 use crate::optimizer::{Adam, Batches};
 
 /// Collects the settings of a [`Trainer`]: the tutorial's, unless set.
@@ -23,6 +23,7 @@ pub struct TrainerBuilder {
     batch_size: usize,
     seed: u64,
     evaluate_every: u64,
+    evaluation_precision: Option<Precision>,
     rule: Rule,
     checkpoints: Option<PathBuf>,
 }
@@ -38,6 +39,7 @@ impl TrainerBuilder {
             batch_size: 64,
             seed: 0,
             evaluate_every: 100,
+            evaluation_precision: None,
             rule: Patience::new(1000).into(),
             checkpoints: None,
         }
@@ -58,6 +60,12 @@ impl TrainerBuilder {
     /// Sets the number of iterations from one evaluation to the next; 100 unless set.
     pub fn evaluate_every(mut self, iterations: u64) -> Self {
         self.evaluate_every = iterations;
+        self
+    }
+
+    /// Sets the numbers that evaluations compute in; the network's own unless set.
+    pub fn evaluate_in(mut self, precision: Precision) -> Self {
+        self.evaluation_precision = Some(precision);
         self
     }
 
@@ -103,6 +111,7 @@ impl TrainerBuilder {
         Ok(Trainer {
             batches: Batches::new(self.train.len(), self.batch_size, self.seed)?,
             store: self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(Keep::last(2).best(1))),
+            evaluation_precision: self.evaluation_precision.unwrap_or(self.network.description().precision),
             network: self.network,
             optimizer: self.optimizer,
             train: self.train,

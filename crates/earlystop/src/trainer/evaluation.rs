@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::error::{Error, Result, torch};
 use crate::metrics;
 use crate::mnist::Examples;
-use crate::network::Network;
+use crate::network::{Network, Precision};
 
 /// How many images are classified at once, which bounds the memory; libtorch is fastest here too.
 const BATCH_SIZE: usize = 256;
@@ -29,12 +29,21 @@ impl Evaluation {
     }
 }
 
-/// Classifies all examples, in batches of 256.
+/// Classifies all examples, in batches of 256 and in the network's precision.
 ///
 /// # Errors
 ///
 /// When the images do not have the network's size, or a label is beyond its classes.
 pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
+    evaluate_in(network, examples, network.description().precision)
+}
+
+/// Classifies all examples as [`evaluate`] does, in a precision that is not the network's own.
+///
+/// # Errors
+///
+/// As [`evaluate`].
+pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision) -> Result<Evaluation> {
     if examples.num_classes() > network.num_classes() {
         return Err(Error::argument(
             "examples",
@@ -47,7 +56,7 @@ pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
     for begin in (0..examples.len()).step_by(BATCH_SIZE) {
         let range = begin..examples.len().min(begin + BATCH_SIZE);
         let images = Tensor::try_from(examples.images_f32(range.clone())?).map_err(torch("images"))?;
-        let logits = network.logits(&images)?;
+        let logits = network.logits_in(&images, precision)?;
         let labels = examples.labels().slice(s![range.clone()]).mapv(i64::from);
         let labels = Tensor::try_from(labels).map_err(torch("labels"))?.to_device(network.device());
         loss += logits.cross_entropy_for_logits(&labels).double_value(&[]) * range.len() as f64;

@@ -17,6 +17,8 @@ pub enum Event {
         /// Whether this is the best evaluation so far.
         improved: bool,
     },
+    /// The network computes in numbers that this processor has no instructions for.
+    SlowPrecision,
     /// The stopping rule ended the training.
     Stopped(StopReason),
     /// The call is over: all iterations were made, or the rule stopped it.
@@ -55,6 +57,9 @@ impl fmt::Display for Event {
                     f,
                     "Iter: {iteration:>6}, Train-Batch Accuracy: {train:>6}, Validation Acc: {validation:>6} {star}"
                 )
+            }
+            Self::SlowPrecision => {
+                write!(f, "Note: this processor has no instructions for bf16, which makes it slower than f32.")
             }
             Self::Stopped(_) => write!(f, "No improvement found in a while, stopping optimization."),
             Self::Finished { time } => write!(f, "Time usage: {}", time_usage(*time)),

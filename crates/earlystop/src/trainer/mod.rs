@@ -11,7 +11,7 @@ mod state;
 use std::time::{Duration, Instant};
 
 pub use builder::TrainerBuilder;
-pub use evaluation::{Evaluation, evaluate};
+pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
 pub use resume::verify_resume;
 
@@ -19,7 +19,7 @@ use crate::checkpoint::Store;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, StopReport};
 use crate::error::Result;
 use crate::mnist::Examples;
-use crate::network::Network;
+use crate::network::{Network, Precision};
 use crate::optimizer::{Adam, Batches};
 use evaluation::{batch, batch_accuracy};
 
@@ -53,6 +53,7 @@ pub struct Trainer {
     test: Option<Examples>,
     batches: Batches,
     evaluate_every: u64,
+    evaluation_precision: Precision,
     stopping: EarlyStopping,
     store: Option<Store>,
     iteration: u64,
@@ -89,6 +90,9 @@ impl Trainer {
         if self.iteration == 0 {
             self.refuse_another_runs_folder()?;
         }
+        if !self.network.description().precision.is_native() {
+            on_event(&Event::SlowPrecision);
+        }
         let (start, before) = (Instant::now(), self.elapsed);
         let mut losses = Losses::default();
         while self.stopped.is_none() && self.iteration < iteration {
@@ -124,8 +128,9 @@ impl Trainer {
 
     /// Evaluates the network as it is now.
     fn observe(&self, train_accuracy: f64, train_loss: f64) -> Result<Observation> {
-        let validation = evaluate(&self.network, &self.validation)?;
-        let test = self.test.as_ref().map(|test| evaluate(&self.network, test)).transpose()?;
+        let evaluate = |examples: &Examples| evaluate_in(&self.network, examples, self.evaluation_precision);
+        let validation = evaluate(&self.validation)?;
+        let test = self.test.as_ref().map(evaluate).transpose()?;
         Ok(Observation {
             validation_loss: Some(validation.loss),
             train_loss: Some(train_loss),

