@@ -1,0 +1,93 @@
+//! The tutorial's job side by side: this library, tch, PyTorch, Keras. `cargo xtask bench` runs it.
+
+mod contestant;
+mod figure;
+mod job;
+mod machine;
+mod player;
+mod race;
+mod report;
+mod scaling;
+mod statistics;
+mod worker;
+
+use std::path::PathBuf;
+
+use lexopt::ValueExt as _;
+
+use contestant::Rivals;
+use job::Files;
+use report::Report;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+const HELP: &str = "\
+Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--data FOLDER] [--out FOLDER]
+
+    --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
+    --quick           few rounds and iterations of this library alone: a check that all works, no measurement
+    --rounds N        rounds that count; a first one, to warm up, does not
+    --no-scaling      leaves out the batch sizes, widths and threads
+    --data FOLDER     MNIST's files; data/MNIST unless named
+    --out FOLDER      where table, numbers and figure go; target/bench unless named";
+
+/// What the command line asks for.
+struct Options {
+    python: Option<PathBuf>,
+    quick: bool,
+    rounds: Option<usize>,
+    scaling: bool,
+    data: PathBuf,
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let mut args = lexopt::Parser::from_env();
+    let mut options = Options {
+        python: None,
+        quick: false,
+        rounds: None,
+        scaling: true,
+        data: "data/MNIST".into(),
+        out: "target/bench".into(),
+    };
+    while let Some(arg) = args.next()? {
+        match arg {
+            lexopt::Arg::Value(verb) if verb == "worker" => return worker::run(args),
+            lexopt::Arg::Long("python") => options.python = Some(args.value()?.into()),
+            lexopt::Arg::Long("quick") => options.quick = true,
+            lexopt::Arg::Long("rounds") => options.rounds = Some(args.value()?.parse()?),
+            lexopt::Arg::Long("no-scaling") => options.scaling = false,
+            lexopt::Arg::Long("data") => options.data = args.value()?.into(),
+            lexopt::Arg::Long("out") => options.out = args.value()?.into(),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            _ => return Err(arg.unexpected().into()),
+        }
+    }
+    drive(&options)
+}
+
+fn drive(options: &Options) -> Result<()> {
+    let load_before = machine::load_average();
+    let files = Files::prepare(&options.data, &options.out)?;
+    let rivals = match &options.python {
+        Some(python) => Rivals::All { python },
+        None if options.quick => Rivals::None,
+        None => Rivals::Rust,
+    };
+    let contestants = contestant::contestants(rivals)?;
+    let lengths = if options.quick { race::Lengths::quick() } else { race::Lengths::full() };
+    let lengths = race::Lengths { rounds: options.rounds.unwrap_or(lengths.rounds), ..lengths };
+    let standings = race::run(&contestants, &files, &lengths)?;
+    let scaling = match options.scaling {
+        true => Some(scaling::run(&contestants, &files, options.quick)?),
+        false => None,
+    };
+    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling };
+    report.write(&options.out)?;
+    println!("{}", report.markdown());
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! This library, as the notebook's loop uses it.
+
+use earlystop::checkpoint::{Keep, Store};
+use earlystop::network::Precision;
+use earlystop::tch::{Device, Tensor};
+use earlystop::trainer::evaluate;
+use earlystop::{Adam, Batches, Metadata, Mnist, Network};
+
+use super::Worker;
+use crate::Result;
+use crate::job::{SEED, Settings};
+
+pub(super) struct Ours {
+    data: Mnist,
+    network: Network,
+    optimizer: Adam,
+    batches: Batches,
+    iteration: u64,
+    store: Store,
+}
+
+impl Ours {
+    pub(super) fn new(settings: &Settings, precision: Precision) -> Result<Self> {
+        let data = Mnist::load(&settings.data, |_| {})?;
+        let channels = |tutorials| settings.size.channels(tutorials);
+        let network = Network::builder([28, 28, 1])
+            .conv2d(5, channels(16), "layer_conv1")
+            .max_pool(2, 2)
+            .conv2d(5, channels(36), "layer_conv2")
+            .max_pool(2, 2)
+            .flatten()
+            .fully_connected(channels(128), "layer_fc1")
+            .softmax_classifier(10)
+            .precision(precision)
+            .build(Device::Cpu)?;
+        let optimizer = Adam::new(&network, 1e-4)?;
+        let batches = Batches::new(data.train.len(), settings.size.batch, SEED)?;
+        let store = Store::open(&settings.saves)?.keep(Keep::last(2).best(1));
+        Ok(Self { data, network, optimizer, batches, iteration: 0, store })
+    }
+}
+
+impl Worker for Ours {
+    fn validation_batch(&self) -> usize {
+        256 // what `evaluate` takes
+    }
+
+    fn train(&mut self, iterations: usize) -> Result<()> {
+        for _ in 0..iterations {
+            self.iteration += 1;
+            let (images, labels) = self.data.train.batch(&self.batches.indices(self.iteration))?;
+            let (images, labels) = (Tensor::try_from(images)?, Tensor::try_from(labels)?);
+            let loss = self.network.training_loss(&images, &labels, self.iteration)?;
+            self.optimizer.minimize(&loss, &mut self.network)?;
+        }
+        Ok(())
+    }
+
+    fn validate(&mut self) -> Result<f64> {
+        Ok(evaluate(&self.network, &self.data.validation)?.accuracy())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.store.save(self.iteration, None, &[&self.network, &self.optimizer], &Metadata::new())?;
+        Ok(())
+    }
+}
