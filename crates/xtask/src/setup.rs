@@ -88,6 +88,13 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     Ok(environment)
 }
 
+/// Makes the Python environment of the benchmark's rivals ready, which is large; gives its Python.
+pub(crate) fn ensure_rivals(workspace: &Workspace) -> Result<PathBuf> {
+    let _lock = lock(workspace)?;
+    let wanted = requirements::Requirements::read_pins(&workspace.bench_requirements())?;
+    python::ensure_own(&workspace.bench_venv(), &wanted, "crates/bench/requirements.txt")
+}
+
 /// Lets one set-up at a time work in the clone.
 fn lock(workspace: &Workspace) -> Result<File> {
     let path = workspace.kernel().join("setup.lock");

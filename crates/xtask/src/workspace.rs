@@ -34,6 +34,15 @@ impl Workspace {
         self.root.join(".venv")
     }
 
+    /// The Python environment of the benchmark's rivals.
+    pub(crate) fn bench_venv(&self) -> PathBuf {
+        self.root.join(".bench-venv")
+    }
+
+    pub(crate) fn bench_requirements(&self) -> PathBuf {
+        self.root.join("crates/bench/requirements.txt")
+    }
+
     /// The Rust kernel and its build folders.
     pub(crate) fn kernel(&self) -> PathBuf {
         self.root.join(".kernel")

@@ -48,8 +48,7 @@ pub(super) fn plan(workspace: &Workspace, requirements: &Requirements) -> Result
     if lacking(&venv, requirements).is_empty() {
         return Ok(Plan::Ready(venv));
     }
-    let found: Vec<_> = PYTHONS.iter().map(|name| (*name, version(Path::new(name)))).collect();
-    choose(&found, requirements.python).map(Plan::Make)
+    find(requirements).map(Plan::Make)
 }
 
 impl Plan {
@@ -60,12 +59,17 @@ impl Plan {
             Self::Make(chosen) => chosen,
         };
         let venv = workspace.venv();
-        if version(&python(&venv)) < Some(requirements.python) {
-            make(&venv, chosen)?;
-        }
-        install(&venv, requirements)?;
+        fill(&venv, chosen, requirements, "environment.yml")?;
         Ok(venv)
     }
+}
+
+/// Makes an environment that is used for nothing else have all of `requirements`; gives its Python.
+pub(super) fn ensure_own(venv: &Path, requirements: &Requirements, list: &str) -> Result<PathBuf> {
+    if !lacking(venv, requirements).is_empty() {
+        fill(venv, find(requirements)?, requirements, list)?;
+    }
+    Ok(python(venv))
 }
 
 /// The folder of the active venv or conda environment.
@@ -123,6 +127,12 @@ fn make(venv: &Path, chosen: &str) -> Result<()> {
         .hint(advice(&outcome.output)))
 }
 
+/// The Python to make an environment with.
+fn find(requirements: &Requirements) -> Result<&'static str> {
+    let found: Vec<_> = PYTHONS.iter().map(|name| (*name, version(Path::new(name)))).collect();
+    choose(&found, requirements.python)
+}
+
 /// The first Python that is new enough, of names with the versions that they answered.
 fn choose(found: &[(&'static str, Option<(u32, u32)>)], wanted: (u32, u32)) -> Result<&'static str> {
     let suits = |(_, version): &&(&str, Option<(u32, u32)>)| version.is_some_and(|version| version >= wanted);
@@ -140,11 +150,19 @@ fn choose(found: &[(&'static str, Option<(u32, u32)>)], wanted: (u32, u32)) -> R
     ))
 }
 
+/// Makes an environment where none is, and installs what the file `list` lists.
+fn fill(venv: &Path, chosen: &str, requirements: &Requirements, list: &str) -> Result<()> {
+    if version(&python(venv)) < Some(requirements.python) {
+        make(venv, chosen)?;
+    }
+    install(venv, requirements, list)
+}
+
 /// Installs the listed packages with pip.
-fn install(environment: &Path, requirements: &Requirements) -> Result<()> {
+fn install(environment: &Path, requirements: &Requirements, list: &str) -> Result<()> {
     let pins: Vec<_> = requirements.pins().collect();
     let mut step = Step::start(&format!("Installing {}", pins.join(", ")));
-    pip(&mut step, environment, "install the Python packages of environment.yml", &pins)?;
+    pip(&mut step, environment, &format!("install the Python packages of {list}"), &pins)?;
     step.done();
     Ok(())
 }

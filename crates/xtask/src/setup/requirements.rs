@@ -1,15 +1,15 @@
-//! The Python side's requirements, as `environment.yml` lists them.
+//! The Python side's requirements, as `environment.yml` lists them, and the benchmark's `requirements.txt`.
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// What `environment.yml` asks of a Python environment.
+/// What such a file asks of a Python environment.
 #[derive(Debug, PartialEq)]
 pub(super) struct Requirements {
     /// The oldest Python that will do: major and minor version.
     pub(super) python: (u32, u32),
-    /// Names and versions of the packages below `pip:`.
+    /// Names and versions of the packages.
     pub(super) packages: Vec<(String, String)>,
 }
 
@@ -22,6 +22,15 @@ impl Requirements {
                  Keep to these, or teach it more in crates/xtask/src/setup/requirements.rs.",
             )
         })
+    }
+
+    /// Reads a `requirements.txt` of pins; it says nothing of Python, so the oldest will do that we support.
+    pub(super) fn read_pins(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, &source))?;
+        let packages = parse_pins(&text).map_err(|problem| {
+            Error::new(format!("read the Python requirements in {}", path.display())).got(problem)
+        })?;
+        Ok(Self { python: (3, 10), packages })
     }
 
     /// The packages as pip takes them: `name==version`.
@@ -42,9 +51,7 @@ fn parse(text: &str) -> Result<Requirements, String> {
         };
         let indent = line.len() - line.trim_start().len();
         if pip_indent.is_some_and(|pip| indent > pip) {
-            let pin = item.split_once("==").filter(|(name, version)| !name.is_empty() && !version.is_empty());
-            let (name, version) = pin.ok_or_else(|| format!("line {}: expected name==version: {item}", number + 1))?;
-            packages.push((name.to_owned(), version.to_owned()));
+            packages.push(parse_pin(number, item)?);
         } else if item == "pip:" {
             pip_indent = Some(indent);
         } else if let Some(version) = item.strip_prefix("python>=") {
@@ -57,6 +64,19 @@ fn parse(text: &str) -> Result<Requirements, String> {
         return Err("there is no package below `- pip:`".to_owned());
     }
     Ok(Requirements { python, packages })
+}
+
+/// Reads lines of name==version, with comments.
+fn parse_pins(text: &str) -> Result<Vec<(String, String)>, String> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).enumerate();
+    lines.filter(|(_, line)| !line.is_empty()).map(|(number, line)| parse_pin(number, line)).collect()
+}
+
+/// Reads name==version on the line after `number` others.
+fn parse_pin(number: usize, item: &str) -> Result<(String, String), String> {
+    let pin = item.split_once("==").filter(|(name, version)| !name.is_empty() && !version.is_empty());
+    let (name, version) = pin.ok_or_else(|| format!("line {}: expected name==version: {item}", number + 1))?;
+    Ok((name.to_owned(), version.to_owned()))
 }
 
 /// Major and minor of "3.10" and "3.10.4".
@@ -82,6 +102,14 @@ mod tests {
         let text = "# - pip:\nname: x\ndependencies:\n  - python>=3.10 # why\n  - rust\n  - pip:\n    - a==1.0\n";
         let expected = Requirements { python: (3, 10), packages: vec![("a".into(), "1.0".into())] };
         assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_benchmarks_own_file_is_understood() {
+        let pins = parse_pins(include_str!("../../../bench/requirements.txt")).unwrap();
+        let names: Vec<_> = pins.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["keras", "numpy", "tensorflow-cpu", "torch"]);
+        assert_eq!(parse_pins("# all\n\nkeras>=3\n").unwrap_err(), "line 3: expected name==version: keras>=3");
     }
 
     #[test]
