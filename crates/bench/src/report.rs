@@ -36,18 +36,17 @@ impl Report {
 
     /// Writes everything down as Markdown.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = format!("{HEAD}\n{}\n", self.main_table());
         let Lengths { rounds, iterations, validations } = self.lengths;
-        let _ = writeln!(
-            text,
+        let all = self.lengths.all_iterations();
+        let how_measured = wrapped(&format!(
             "Medians of {rounds} rounds, in brackets their quartiles; in each round each contestant made {iterations} iterations, \
-             {validations} validations and saves, one contestant after the other. *Faster* is against PyTorch in the same round, in \
-             brackets the least and the most of all rounds. *The job* is computed: 10,000 iterations, every 100 of them a validation \
-             and a save. *Right* is the part of the validation set that was classified correctly in the end, after {} iterations.\n",
-            self.lengths.all_iterations()
-        );
-        text.push_str(&self.machine_text());
-        text.push_str("\n## Who does what how\n\nAll train the same network on the same batches in the same order, from He-normal weights, by Adam with a learning rate of 1e-4.\n\n");
+             {validations} validations and {validations} saves, one contestant after the other. *Faster* is against PyTorch in \
+             the same round, in brackets the least and the most of all rounds. *The job* is computed: 10,000 iterations, every \
+             100 of them a validation and a save. *Right* is the part of the validation set that was classified correctly in the \
+             end, after {all} iterations."
+        ));
+        let mut text =
+            format!("{HEAD}\n{}\n{how_measured}\n{}\n{CONTESTANTS}\n", self.main_table(), self.machine_text());
         for Standing { contestant, introduction, .. } in &self.standings {
             let batch = introduction.validation_batch;
             let _ =
@@ -113,8 +112,8 @@ impl Report {
         versions.extend(rust.clone().map(|version| ("Rust".to_owned(), version)));
         let versions =
             versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, ". {versions}.");
-        text
+        let _ = write!(text, ". {versions}.");
+        wrapped(&text)
     }
 
     fn versions(&self) -> BTreeMap<String, String> {
@@ -159,6 +158,12 @@ The tutorial's job side by side: iterations of 64 images, validations on 5,000, 
 it, and writes this file with `--write`.
 
 ![Bars: milliseconds per iteration and per validation](benchmark.png)
+";
+
+const CONTESTANTS: &str = "\
+## Who does what how
+
+All train the same network on the same batches in the same order, from He-normal weights, by Adam with a learning rate of 1e-4.
 ";
 
 fn job_seconds(standing: &Standing) -> f64 {
@@ -212,13 +217,32 @@ fn scaling_text(rows: &[Row]) -> String {
         cells.push(if row.peak_flops.is_finite() { format!("{:.0}", row.peak_flops / 1e9) } else { "–".to_owned() });
         cells
     };
-    format!(
-        "## Scaling\n\nMilliseconds per iteration where one thing differs from the tutorial: the batch size, the number of channels and \
-         of hidden values, the threads. The peak is what multiplying two matrices of 2,048 × 2,048 32-bit floats reached between the \
-         rounds; an iteration counts as the multiplications and additions of its convolutions and fully-connected layers, forward \
-         and backward.\n\n{}",
-        table(&head, rows.iter().map(cells))
-    )
+    let what = wrapped(
+        "Milliseconds per iteration where one thing differs from the tutorial: the batch size, the number of channels and of hidden \
+         values, the threads. The peak is what multiplying two matrices of 2,048 × 2,048 32-bit floats reached between the rounds; \
+         an iteration counts as the multiplications and additions of its convolutions and fully-connected layers, forward and \
+         backward.",
+    );
+    format!("## Scaling\n\n{what}\n{}", table(&head, rows.iter().map(cells)))
+}
+
+/// Breaks a paragraph into lines.
+fn wrapped(paragraph: &str) -> String {
+    const WIDTH: usize = 127;
+    let mut text = String::new();
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count();
+        let separator = match column {
+            0 => "",
+            _ if column + 1 + length > WIDTH => "\n",
+            _ => " ",
+        };
+        text += separator;
+        text += word;
+        column = if separator == " " { column + 1 + length } else { length };
+    }
+    text + "\n"
 }
 
 fn percent(share: f64) -> String {
@@ -238,6 +262,12 @@ mod tests {
     fn times_are_shown_with_quartiles_and_ratios_with_their_range() {
         assert_eq!(milliseconds(&[0.005, 0.001, 0.004, 0.002, 0.003]), "3.00 (2.00–4.00)");
         assert_eq!(spread_of_ratios(&[1.5, 2.0, 1.75]), "1.75× (1.50–2.00)");
+    }
+
+    #[test]
+    fn paragraphs_are_broken_between_words() {
+        let broken = wrapped(&"word ".repeat(40));
+        assert_eq!(broken.lines().map(str::len).collect::<Vec<_>>(), [124, 74]);
     }
 
     #[test]
