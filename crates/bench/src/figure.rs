@@ -5,7 +5,7 @@ use png::{BitDepth, ColorType, Compression, Encoder, PixelDimensions, Unit};
 
 use crate::contestant::YARDSTICK;
 use crate::race::{Standing, Times};
-use crate::statistics::Spread;
+use crate::statistics::{Spread, median as median_of, ratios};
 
 type Color = [u8; 3];
 
@@ -53,7 +53,7 @@ pub(crate) fn draw(standings: &[Standing]) -> Vec<u8> {
 
 fn bars(sheet: &mut Sheet, (x, top): (f64, f64), standings: &[Standing], values: Times) {
     let spread = |standing: &Standing| Spread::quartiles(values(standing));
-    let yardstick = standings.iter().find(|standing| standing.contestant.id == YARDSTICK).map(|one| spread(one).median);
+    let yardstick = standings.iter().find(|standing| standing.contestant.id == YARDSTICK);
     let longest = standings.iter().map(|standing| spread(standing).high).fold(f64::MIN_POSITIVE, f64::max);
     let length = |seconds: f64| seconds / longest * LONGEST;
     for (row, standing) in standings.iter().enumerate() {
@@ -63,11 +63,11 @@ fn bars(sheet: &mut Sheet, (x, top): (f64, f64), standings: &[Standing], values:
         sheet.fill(x, y - BAR / 2.0, length(median), BAR, color);
         // The quartiles.
         sheet.fill(x + length(low), y - 0.75, length(high - low), 1.5, FRAME);
-        let text = format!("{:.*}", if median < 0.01 { 1 } else { 0 }, 1e3 * median);
+        let text = format!("{:.*}", usize::from(median < 0.1), 1e3 * median);
         let behind = x + length(high) + 7.0;
         sheet.text(&text, behind, y, Align::Left, LABEL_SIZE, BLACK);
         if let Some(yardstick) = yardstick.filter(|_| standing.contestant.id != YARDSTICK) {
-            let ratio = format!("{:.1}×", yardstick / median);
+            let ratio = format!("{:.1}×", median_of(&ratios(values(yardstick), values(standing))));
             sheet.text(&ratio, behind + width(&text, LABEL_SIZE) + 9.0, y, Align::Left, LABEL_SIZE, MUTED);
         }
     }
