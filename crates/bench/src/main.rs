@@ -26,7 +26,7 @@ Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--data FOL
 
     --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
-    --rounds N        rounds that count; a first one, to warm up, does not
+    --rounds N        rounds that count; one more warms up each fresh set of processes
     --no-scaling      leaves out the batch sizes, widths and threads
     --data FOLDER     MNIST's files; data/MNIST unless named
     --out FOLDER      where table, numbers and figure go; target/bench unless named";

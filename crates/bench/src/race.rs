@@ -7,6 +7,8 @@ use crate::contestant::Contestant;
 use crate::job::{Files, Size};
 use crate::player::{Introduction, Player};
 
+const ROUNDS_OF_A_HEAT: usize = 4;
+
 /// How long the race is.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Lengths {
@@ -21,7 +23,7 @@ pub(crate) struct Lengths {
 impl Lengths {
     /// Long enough to compare by.
     pub(crate) fn full() -> Self {
-        Self { rounds: 11, iterations: 100, validations: 3 }
+        Self { rounds: 12, iterations: 100, validations: 3 }
     }
 
     /// Long enough to see that all works.
@@ -29,9 +31,14 @@ impl Lengths {
         Self { rounds: 2, iterations: 3, validations: 1 }
     }
 
-    /// Counts the iterations of all rounds, that of the warm-up too.
-    pub(crate) fn all_iterations(&self) -> usize {
-        (self.rounds + 1) * self.iterations
+    /// Gives the rounds of each heat.
+    pub(crate) fn heats(&self) -> impl Iterator<Item = usize> {
+        (0..self.rounds).step_by(ROUNDS_OF_A_HEAT).map(|begun| ROUNDS_OF_A_HEAT.min(self.rounds - begun))
+    }
+
+    /// Counts the iterations of the last heat, those of its warm-up too.
+    pub(crate) fn last_iterations(&self) -> usize {
+        (self.heats().last().unwrap_or(0) + 1) * self.iterations
     }
 }
 
@@ -43,7 +50,7 @@ pub(crate) struct Standing {
     pub(crate) iteration: Vec<f64>,
     pub(crate) validation: Vec<f64>,
     pub(crate) save: Vec<f64>,
-    /// On the validation set after the last round.
+    /// On the validation set at the end of the last heat.
     pub(crate) accuracy: f64,
     /// In bytes.
     pub(crate) peak_memory: Option<u64>,
@@ -53,24 +60,33 @@ pub(crate) struct Standing {
 pub(crate) type Times = fn(&Standing) -> &Vec<f64>;
 
 impl Standing {
-    fn new(contestant: &Contestant, introduction: &Introduction) -> Self {
-        let (contestant, introduction) = (contestant.clone(), introduction.clone());
+    fn new(contestant: &Contestant) -> Self {
+        let (contestant, introduction) = (contestant.clone(), Introduction::default());
         let [iteration, validation, save] = [const { Vec::new() }; 3];
         Self { contestant, introduction, iteration, validation, save, accuracy: 0.0, peak_memory: None }
     }
 }
 
-/// Lets all play; the first round warms up and is not counted.
+/// Lets all play, in heats with fresh processes: how a process's memory happens to lie makes it faster or slower to its end.
 pub(crate) fn run(contestants: &[Contestant], files: &Files, lengths: &Lengths) -> Result<Vec<Standing>> {
-    let mut players = Vec::new();
-    for contestant in contestants {
-        eprintln!("Starting {}", contestant.title);
-        let player = Player::start(contestant, files, &Size::TUTORIAL)?;
-        players.push((Standing::new(contestant, &player.introduction), player));
+    let mut standings: Vec<_> = contestants.iter().map(Standing::new).collect();
+    for (heat, rounds) in lengths.heats().enumerate() {
+        eprintln!("Heat {} of {}", heat + 1, lengths.heats().count());
+        run_heat(&mut standings, files, lengths, rounds)?;
     }
-    for round in 0..=lengths.rounds {
-        eprintln!("Round {round} of {}", lengths.rounds);
-        // Each comes once after each other, as far as there are rounds.
+    Ok(standings)
+}
+
+/// Lets all play some rounds; one before them warms up and is not counted.
+fn run_heat(standings: &mut [Standing], files: &Files, lengths: &Lengths, rounds: usize) -> Result<()> {
+    let mut players = Vec::new();
+    for standing in standings {
+        let player = Player::start(&standing.contestant, files, &Size::TUTORIAL)?;
+        standing.introduction = player.introduction.clone();
+        players.push((standing, player));
+    }
+    for round in 0..=rounds {
+        // Each is the first in some round.
         players.rotate_left(usize::from(round > 0));
         for (standing, player) in &mut players {
             let iteration = player.train(lengths.iterations)? / lengths.iterations as f64;
@@ -88,11 +104,19 @@ pub(crate) fn run(contestants: &[Contestant], files: &Files, lengths: &Lengths) 
             }
         }
     }
-    let in_order = |id| contestants.iter().position(|contestant| contestant.id == id);
-    let mut standings: Vec<_> = players
-        .into_iter()
-        .map(|(standing, player)| Standing { peak_memory: player.peak_memory(), ..standing })
-        .collect();
-    standings.sort_by_key(|standing| in_order(standing.contestant.id));
-    Ok(standings)
+    for (standing, player) in players {
+        standing.peak_memory = standing.peak_memory.max(player.peak_memory());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_rounds_are_run_in_heats() {
+        let heats = |rounds| Lengths { rounds, ..Lengths::full() }.heats().collect::<Vec<_>>();
+        assert_eq!([heats(12), heats(9), heats(2)], [vec![4, 4, 4], vec![4, 4, 1], vec![2]]);
+    }
 }

@@ -37,13 +37,13 @@ impl Report {
     /// Writes everything down as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let Lengths { rounds, iterations, validations } = self.lengths;
-        let all = self.lengths.all_iterations();
+        let (heats, last) = (self.lengths.heats().count(), self.lengths.last_iterations());
         let how_measured = wrapped(&format!(
-            "Medians of {rounds} rounds, in brackets their quartiles; in each round each contestant made {iterations} iterations, \
+            "Medians of {rounds} rounds, {heats} times with fresh processes; in brackets their quartiles; in each round each contestant made {iterations} iterations, \
              {validations} validations and {validations} saves, one contestant after the other. *Faster* is against PyTorch in \
              the same round, in brackets the least and the most of all rounds. *The job* is computed: 10,000 iterations, every \
              100 of them a validation and a save. *Right* is the part of the validation set that was classified correctly in the \
-             end, after {all} iterations."
+             end, after {last} iterations."
         ));
         let mut text =
             format!("{HEAD}\n{}\n{how_measured}\n{}\n{CONTESTANTS}\n", self.main_table(), self.machine_text());
