@@ -1,7 +1,8 @@
 //! Accuracies over iterations.
 
-use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect, TICK_SIZE};
-use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, GRID};
+use super::axes::{Axes, BELOW};
+use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
+use super::colormap::{BLACK, Color, DISTINCT, FAINT};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
 use crate::{Error, Result};
@@ -103,17 +104,16 @@ impl Curves {
                 return Err(Error::argument(format!("accuracies of {name:?}"), expected, accuracies.len()));
             }
         }
-        let axes = Axes::new(self)?;
+        let axes = axes(self)?;
         let labels = || self.curves.iter().map(|curve| &curve.name).chain(self.marks.iter().map(|(_, label)| label));
         let legend_width = SAMPLE + 8.0 + labels().map(|label| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
         let legend_height = LINE * labels().count() as f64;
         let legend = (axes.plot.right() + 20.0, axes.plot.y);
-        let below = 10.0 + TICK_SIZE + 10.0 + LABEL_SIZE;
         let mut canvas = Canvas::new(
             legend.0 + legend_width + MARGIN,
-            (axes.plot.bottom() + below).max(legend.1 + legend_height) + MARGIN,
+            (axes.plot.bottom() + BELOW).max(legend.1 + legend_height) + MARGIN,
         );
-        axes.draw(&mut canvas);
+        axes.draw(&mut canvas, axes.plot.bottom());
 
         let colors: Vec<_> = self.colors().collect();
         let (curve_colors, mark_colors) = colors.split_at(self.curves.len());
@@ -156,75 +156,20 @@ impl Curves {
     }
 }
 
-/// The plot's place, and what its sides mean.
-struct Axes {
-    plot: Rect,
-    /// The last iteration; the first is 0.
-    last: f64,
-    /// In percent.
-    low: f64,
-    high: f64,
-    x_ticks: Ticks,
-    y_ticks: Ticks,
-}
-
-impl Axes {
-    fn new(curves: &Curves) -> Result<Self> {
-        let accuracies = || curves.curves.iter().flat_map(|curve| &curve.accuracies).filter(|value| value.is_finite());
-        if accuracies().next().is_none() {
-            return Err(Error::argument("accuracies", "at least one number", "none"));
-        }
-        let iterations = curves.iterations.iter().chain(curves.marks.iter().map(|(iteration, _)| iteration));
-        let last = iterations.max().map_or(1.0, |last| (*last).max(1) as f64);
-        let high = 100.0 * accuracies().copied().fold(1.0, f64::max);
-        let lowest = 100.0 * accuracies().copied().fold(0.99, f64::min);
-        let y_ticks = Ticks::new(lowest, high, 8);
-        // Down to the next round number.
-        let low = y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 };
-        let y_ticks = Ticks::new(low, high, 9);
-
-        let widest = y_ticks.labels().iter().map(|label| text::width(&percent(label), TICK_SIZE)).fold(0.0, f64::max);
-        let left = MARGIN + LABEL_SIZE + 10.0 + widest.ceil() + 8.0;
-        let plot = Rect::new(left, MARGIN, PLOT_WIDTH, PLOT_HEIGHT);
-        Ok(Self { plot, last, low, high, x_ticks: Ticks::new(0.0, last, 8), y_ticks })
+/// The scale of the accuracies begins at a round number below all, and at 99% at the latest.
+fn axes(curves: &Curves) -> Result<Axes> {
+    let accuracies = || curves.curves.iter().flat_map(|curve| &curve.accuracies).filter(|value| value.is_finite());
+    if accuracies().next().is_none() {
+        return Err(Error::argument("accuracies", "at least one number", "none"));
     }
-
-    fn x(&self, iteration: u64) -> f64 {
-        self.plot.x + iteration as f64 / self.last * self.plot.width
-    }
-
-    fn y(&self, percent: f64) -> f64 {
-        self.plot.bottom() - (percent - self.low) / (self.high - self.low) * self.plot.height
-    }
-
-    fn point(&self, iteration: u64, accuracy: f64) -> Point {
-        (self.x(iteration), self.y(100.0 * accuracy))
-    }
-
-    fn draw(&self, canvas: &mut Canvas) {
-        let Rect { x: left, y: top, width, height } = self.plot;
-        let bottom = self.plot.bottom();
-        for (value, label) in self.y_ticks.values.iter().zip(self.y_ticks.labels()) {
-            let y = self.y(*value);
-            canvas.fill(Rect::new(left, y - 0.5, width, 1.0), GRID);
-            canvas.text(&percent(&label), (left - 8.0, y), Align::Right, TICK_SIZE, BLACK);
-        }
-        for (value, label) in self.x_ticks.values.iter().zip(self.x_ticks.labels()) {
-            let x = left + value / self.last * width;
-            canvas.fill(Rect::new(x - 0.5, top, 1.0, height), GRID);
-            canvas.text(&label, (x, bottom + 8.0 + TICK_SIZE / 2.0), Align::Center, TICK_SIZE, BLACK);
-        }
-        canvas.fill(Rect::new(left - 1.0, top, 1.0, height + 1.0), FRAME);
-        canvas.fill(Rect::new(left - 1.0, bottom, width + 1.0, 1.0), FRAME);
-        let (x, y) = self.plot.center();
-        let below_ticks = bottom + 10.0 + TICK_SIZE + 10.0;
-        canvas.text("Iteration", (x, below_ticks + LABEL_SIZE / 2.0), Align::Center, LABEL_SIZE, BLACK);
-        canvas.text_upward("Accuracy", (MARGIN + LABEL_SIZE / 2.0, y), LABEL_SIZE, BLACK);
-    }
-}
-
-fn percent(label: &str) -> String {
-    format!("{label}%")
+    let iterations = curves.iterations.iter().chain(curves.marks.iter().map(|(iteration, _)| iteration));
+    let last = iterations.max().map_or(1, |last| *last);
+    let high = 100.0 * accuracies().copied().fold(1.0, f64::max);
+    let lowest = 100.0 * accuracies().copied().fold(0.99, f64::min);
+    let y_ticks = Ticks::new(lowest, high, 8);
+    // Down to the next round number.
+    let low = y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 };
+    Ok(Axes::new([PLOT_WIDTH, PLOT_HEIGHT], last, [low, high], Ticks::new(low, high, 9)))
 }
 
 fn draw_curve(canvas: &mut Canvas, points: &[Point], is_faint: bool, color: Color) {
@@ -267,10 +212,10 @@ mod tests {
 
     #[test]
     fn the_scale_starts_at_a_round_number_below_all() {
-        let axes = Axes::new(&Curves::new(&[1, 2]).curve("", &[0.843, 0.988])).unwrap();
-        assert_eq!((axes.low, axes.high), (84.0, 100.0));
-        let axes = Axes::new(&Curves::new(&[1, 2]).curve("", &[0.88, 0.988])).unwrap();
-        assert_eq!((axes.low, axes.high), (88.0, 100.0));
+        let scale = axes(&Curves::new(&[1, 2]).curve("", &[0.843, 0.988])).unwrap();
+        assert_eq!((scale.low, scale.high), (84.0, 100.0));
+        let scale = axes(&Curves::new(&[1, 2]).curve("", &[0.88, 0.988])).unwrap();
+        assert_eq!((scale.low, scale.high), (88.0, 100.0));
     }
 
     #[test]

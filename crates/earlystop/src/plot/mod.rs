@@ -3,6 +3,7 @@
 //! Figures have two pixels for each CSS pixel: they are sharp on a high-density screen, and shown at their size. They
 //! are put together by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
 
+mod axes;
 mod canvas;
 mod color_bar;
 mod colormap;

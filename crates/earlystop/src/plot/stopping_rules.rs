@@ -1,7 +1,8 @@
 //! What several stopping rules make of one run: its accuracy, and below it a lane for each rule.
 
-use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect, TICK_SIZE};
-use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, GRID, WHITE};
+use super::axes::{Axes, BELOW};
+use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
+use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, WHITE};
 use super::ticks::Ticks;
 use super::{Figure, text};
 use crate::early_stopping::{Comparison, Observation};
@@ -34,21 +35,28 @@ const DOT: f64 = 5.0;
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Result<Figure> {
-    let scale = Scale::new(history, comparison.iterations)?;
-    let labels: Vec<String> = comparison.rows.iter().map(|row| row.rule.clone()).collect();
+    let axes = axes(history, comparison)?;
     let names = ["validation set", "test set"];
     let label_width = |label: &str| text::width(label, LABEL_SIZE);
-    let widest = labels.iter().map(|label| label_width(label)).chain(names.map(|name| 32.0 + label_width(name)));
-    let lanes = Rect::new(scale.plot.x, scale.plot.bottom() + GAP, WIDTH, LANE * labels.len() as f64);
-    let mut canvas = Canvas::new(
-        scale.plot.right() + 16.0 + widest.fold(0.0, f64::max) + MARGIN,
-        lanes.bottom() + 8.0 + TICK_SIZE + 10.0 + LABEL_SIZE + MARGIN,
-    );
-    scale.draw(&mut canvas, lanes.bottom());
+    let rules = comparison.rows.iter().map(|row| label_width(&row.rule));
+    let widest = rules.chain(names.map(|name| 32.0 + label_width(name)));
+    let lanes = Rect::new(axes.plot.x, axes.plot.bottom() + GAP, WIDTH, LANE * comparison.rows.len() as f64);
+    let mut canvas =
+        Canvas::new(axes.plot.right() + 16.0 + widest.fold(0.0, f64::max) + MARGIN, lanes.bottom() + BELOW + MARGIN);
+    axes.draw(&mut canvas, lanes.bottom());
+    canvas.fill(Rect::new(axes.plot.x - 1.0, axes.plot.bottom(), WIDTH + 1.0, 1.0), FRAME);
+    // A history may be longer than the run that was replayed, and is not drawn beyond it.
+    let x = |iteration: u64| axes.x(iteration.min(comparison.iterations));
+    let point = |iteration: u64, accuracy: f64| {
+        let seen = (axes.low..=axes.high).contains(&(100.0 * accuracy));
+        seen.then(|| (x(iteration), axes.point(iteration, accuracy).1))
+    };
 
     let curve = |of: fn(&Observation) -> Option<f64>| -> Vec<Vec<Point>> {
-        let points: Vec<_> =
-            history.iter().map(|observation| scale.point(observation.iteration, of(observation))).collect();
+        let points: Vec<_> = history
+            .iter()
+            .map(|observation| of(observation).and_then(|accuracy| point(observation.iteration, accuracy)))
+            .collect();
         points.split(Option::is_none).map(|piece| piece.iter().flatten().copied().collect()).collect()
     };
     let curves = [
@@ -57,7 +65,7 @@ pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Resul
     ];
     let seen = curves.iter().rev().filter(|(_, pieces, ..)| pieces.iter().any(|piece| !piece.is_empty()));
     for (i, (name, _, color, width)) in seen.enumerate() {
-        let (x, y) = (scale.plot.right() + 16.0, scale.plot.y + (i as f64 + 0.5) * LANE);
+        let (x, y) = (axes.plot.right() + 16.0, axes.plot.y + (i as f64 + 0.5) * LANE);
         canvas.line(&[(x, y), (x + 24.0, y)], *width, *color);
         canvas.text(name, (x + 32.0, y), Align::Left, LABEL_SIZE, BLACK);
     }
@@ -66,20 +74,20 @@ pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Resul
             canvas.line(piece, *width, *color);
         }
     }
-    for (i, (row, label)) in comparison.rows.iter().zip(&labels).enumerate() {
+    for (i, row) in comparison.rows.iter().enumerate() {
         let (color, y) = (DISTINCT[i % DISTINCT.len()], lanes.y + (i as f64 + 0.5) * LANE);
-        let stop = scale.x(row.stopped_at);
+        let stop = x(row.stopped_at);
         canvas.fill(Rect::new(lanes.x, y - BAR / 2.0, stop - lanes.x, BAR), color);
         if row.reason.is_some() {
             canvas.fill(Rect::new(stop - 1.5, y - BAR, 3.0, 2.0 * BAR), color);
         }
         if let Some(kept) = &row.kept {
-            dot(&mut canvas, (scale.x(kept.iteration), y), color);
-            if let Some(point) = scale.point(kept.iteration, Some(kept.validation_accuracy)) {
-                dot(&mut canvas, point, color);
+            dot(&mut canvas, (x(kept.iteration), y), color);
+            if let Some(at) = point(kept.iteration, kept.validation_accuracy) {
+                dot(&mut canvas, at, color);
             }
         }
-        canvas.text(label, (lanes.right() + 16.0, y), Align::Left, LABEL_SIZE, BLACK);
+        canvas.text(&row.rule, (lanes.right() + 16.0, y), Align::Left, LABEL_SIZE, BLACK);
     }
     Ok(canvas.finish())
 }
@@ -89,76 +97,20 @@ fn dot(canvas: &mut Canvas, at: Point, color: Color) {
     canvas.disc(at, DOT, color);
 }
 
-/// Where iterations and accuracies lie.
-struct Scale {
-    plot: Rect,
-    /// The last iteration; the first is 0.
-    last: f64,
-    x_ticks: Ticks,
-    /// In percent.
-    y_ticks: Ticks,
-    low: f64,
-    high: f64,
-}
-
-impl Scale {
-    fn new(history: &[Observation], iterations: u64) -> Result<Self> {
-        let finite = |observation: &&Observation| observation.validation_accuracy.is_finite();
-        let late = history.iter().filter(finite).filter(|observation| 10 * observation.iteration >= iterations);
-        let accuracies: Vec<f64> = late.map(|observation| 100.0 * observation.validation_accuracy).collect();
-        if accuracies.is_empty() {
-            return Err(Error::argument("validation accuracies", "at least one number", "none"));
-        }
-        let tests =
-            history.iter().filter_map(|observation| observation.test_accuracy).filter(|value| value.is_finite());
-        let low = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = accuracies.iter().copied().chain(tests.map(|accuracy| 100.0 * accuracy)).fold(low, f64::max);
-        let margin = 0.05 * (high - low).max(0.1);
-        let (low, high) = (low - margin, high + margin);
-        let (last, y_ticks) = (iterations.max(1) as f64, Ticks::new(low, high, 7));
-        let widest =
-            y_ticks.labels().iter().map(|label| text::width(&format!("{label}%"), TICK_SIZE)).fold(0.0, f64::max);
-        let left = MARGIN + LABEL_SIZE + 10.0 + widest.ceil() + 8.0;
-        let plot = Rect::new(left, MARGIN, WIDTH, HEIGHT);
-        Ok(Self { plot, last, x_ticks: Ticks::new(0.0, last, 8), y_ticks, low, high })
+/// The scale of the accuracies is that of all but the first tenth of the run.
+fn axes(history: &[Observation], comparison: &Comparison) -> Result<Axes> {
+    let finite = |observation: &&Observation| observation.validation_accuracy.is_finite();
+    let late = history.iter().filter(finite).filter(|observation| 10 * observation.iteration >= comparison.iterations);
+    let accuracies: Vec<f64> = late.map(|observation| 100.0 * observation.validation_accuracy).collect();
+    if accuracies.is_empty() {
+        return Err(Error::argument("validation accuracies", "at least one number", "none"));
     }
-
-    fn x(&self, iteration: u64) -> f64 {
-        self.plot.x + (iteration as f64).min(self.last) / self.last * self.plot.width
-    }
-
-    fn y(&self, percent: f64) -> f64 {
-        self.plot.bottom() - (percent - self.low) / (self.high - self.low) * self.plot.height
-    }
-
-    /// The point of an accuracy, 0.0 to 1.0, if it is on the scale.
-    fn point(&self, iteration: u64, accuracy: Option<f64>) -> Option<Point> {
-        let percent = accuracy.map(|accuracy| 100.0 * accuracy);
-        let seen = percent.filter(|percent| (self.low..=self.high).contains(percent))?;
-        Some((self.x(iteration), self.y(seen)))
-    }
-
-    fn draw(&self, canvas: &mut Canvas, bottom: f64) {
-        let Rect { x: left, y: top, width, .. } = self.plot;
-        for (value, label) in self.y_ticks.values.iter().zip(self.y_ticks.labels()) {
-            let y = self.y(*value);
-            canvas.fill(Rect::new(left, y - 0.5, width, 1.0), GRID);
-            canvas.text(&format!("{label}%"), (left - 8.0, y), Align::Right, TICK_SIZE, BLACK);
-        }
-        for (value, label) in self.x_ticks.values.iter().zip(self.x_ticks.labels()) {
-            let x = left + value / self.last * width;
-            canvas.fill(Rect::new(x - 0.5, top, 1.0, bottom - top), GRID);
-            canvas.text(&label, (x, bottom + 8.0 + TICK_SIZE / 2.0), Align::Center, TICK_SIZE, BLACK);
-        }
-        canvas.fill(Rect::new(left - 1.0, top, 1.0, bottom - top + 1.0), FRAME);
-        for y in [self.plot.bottom(), bottom] {
-            canvas.fill(Rect::new(left - 1.0, y, width + 1.0, 1.0), FRAME);
-        }
-        let (x, y) = self.plot.center();
-        let below_ticks = bottom + 10.0 + TICK_SIZE + 10.0;
-        canvas.text("Iteration", (x, below_ticks + LABEL_SIZE / 2.0), Align::Center, LABEL_SIZE, BLACK);
-        canvas.text_upward("Accuracy", (MARGIN + LABEL_SIZE / 2.0, y), LABEL_SIZE, BLACK);
-    }
+    let tests = history.iter().filter_map(|observation| observation.test_accuracy).filter(|value| value.is_finite());
+    let low = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = accuracies.iter().copied().chain(tests.map(|accuracy| 100.0 * accuracy)).fold(low, f64::max);
+    let margin = 0.05 * (high - low).max(0.1);
+    let (low, high) = (low - margin, high + margin);
+    Ok(Axes::new([WIDTH, HEIGHT], comparison.iterations, [low, high], Ticks::new(low, high, 7)))
 }
 
 #[cfg(test)]
