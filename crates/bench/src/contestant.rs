@@ -8,7 +8,7 @@ use crate::Result;
 /// A way to do the job, played by a process of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Contestant {
-    /// The name in `bench.json` and of its folder.
+    /// The name in `benchmark.json` and of its folder.
     pub(crate) id: &'static str,
     /// The name in table and figure.
     pub(crate) title: &'static str,

@@ -30,7 +30,7 @@ impl Report {
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::write(folder.join("benchmark.md"), self.markdown())?;
         std::fs::write(folder.join("benchmark.json"), serde_json::to_string_pretty(&self.json())? + "\n")?;
-        std::fs::write(folder.join("benchmark.png"), figure::draw(&self.standings))?;
+        figure::draw(&self.standings)?.save(folder.join("benchmark.png"))?;
         Ok(())
     }
 

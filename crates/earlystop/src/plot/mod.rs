@@ -4,6 +4,7 @@
 //! are put together by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
 
 mod axes;
+mod bars;
 mod canvas;
 mod color_bar;
 mod colormap;
@@ -18,6 +19,7 @@ mod stopping_rules;
 mod text;
 mod ticks;
 
+pub use bars::{Bar, BarRow, bar_panels};
 pub use confusion::confusion_matrix;
 pub use curves::{Curves, training_curve};
 pub use figure::Figure;
