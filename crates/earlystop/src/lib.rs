@@ -6,6 +6,8 @@ pub mod display;
 pub mod early_stopping;
 mod error;
 mod flowchart;
+mod kernels;
+mod memory;
 pub mod metrics;
 pub mod mnist;
 pub mod network;

@@ -8,6 +8,7 @@ use super::precision::Precision;
 use super::variables::Variables;
 use super::{Description, Network};
 use crate::error::Result;
+use crate::kernels::Processor;
 
 /// Collects the layers of a [`Network`], from the image to the classifier.
 ///
@@ -107,6 +108,9 @@ impl NetworkBuilder {
         for name in &description.frozen {
             description.layer(name)?;
             plan.freeze(name);
+        }
+        if let (Device::Cpu, Some(processor)) = (device, Processor::detect()) {
+            plan.fuse(description.input, processor);
         }
         let mut variables = Variables::new(std::mem::take(&mut plan.variables), device)?;
         variables.initialize(seed, 0)?;

@@ -5,9 +5,13 @@ use rand::Rng;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::layers::Activation;
+use super::loss::Block;
 use super::plan::{Op, Pads};
-use super::{Network, Precision, Variables};
+use super::variables::in_memory_order;
+use super::{Loss, Network, Precision, Variables};
 use crate::error::{Error, Result, torch};
+use crate::kernels::ConvPool;
+use crate::memory::{values, values_mut};
 use crate::random::{Purpose, stream};
 
 impl Network {
@@ -38,7 +42,7 @@ impl Network {
     /// As [`Network::predict`].
     pub fn logits_in(&self, images: &Tensor, precision: Precision) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.run(images, precision, None, |_, _| Ok(()))
+        self.run(images, precision, None, |_, _| {})
     }
 
     /// Computes the loss to be minimized: the mean cross-entropy between the labels and the predictions, a scalar that knows its
@@ -49,16 +53,17 @@ impl Network {
     /// # Errors
     ///
     /// When the shape of images or labels does not fit the network, or their numbers differ.
-    pub fn training_loss(&self, images: &Tensor, labels: &Tensor, iteration: u64) -> Result<Tensor> {
-        let logits = self.run(images, self.description.precision, Some(iteration), |_, _| Ok(()))?;
+    pub fn training_loss(&self, images: &Tensor, labels: &Tensor, iteration: u64) -> Result<Loss> {
+        let mut blocks = Vec::new();
+        let training = Some(Training { iteration, blocks: &mut blocks });
+        let logits = self.run(images, self.description.precision, training, |_, _| {})?;
         if labels.size() != logits.size() {
             let expected = format!("one-hot labels of shape {:?}", logits.size());
             return Err(Error::argument("labels", expected, format!("{:?}", labels.size())));
         }
         let labels = labels.to_device(self.device);
-        logits
-            .f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)
-            .map_err(torch("softmax_classifier"))
+        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
+        Ok(Loss::new(loss.map_err(torch("softmax_classifier"))?, blocks))
     }
 
     /// Computes what every named layer gives for a batch: its activations, after the max-pooling that follows it, if one does;
@@ -79,7 +84,6 @@ impl Network {
                 (None, Some((_, activation))) if value.dim() == activation.dim() => *activation = value.shallow_clone(),
                 (None, _) => {}
             }
-            Ok(())
         })?;
         if let Some((_, classifier)) = activations.last_mut() {
             *classifier = logits.f_softmax(-1, Kind::Float).map_err(torch("softmax_classifier"))?;
@@ -93,33 +97,68 @@ impl Network {
         activations.into_iter().map(array).collect()
     }
 
-    /// Runs all operations on a batch; `observe` sees each one's layer and result. Dropout works where there is an iteration.
+    /// Runs all operations on a batch; `observe` sees each one's layer and result.
     fn run(
         &self,
         images: &Tensor,
         precision: Precision,
-        iteration: Option<u64>,
-        mut observe: impl FnMut(usize, &Tensor) -> Result<()>,
+        mut training: Option<Training>,
+        mut observe: impl FnMut(usize, &Tensor),
     ) -> Result<Tensor> {
-        let mut generator = iteration.map(|iteration| stream(self.seed, Purpose::Dropout, iteration));
-        let mut value = self.channels_last_images(images, precision)?;
+        let mut generator = training.as_ref().map(|training| stream(self.seed, Purpose::Dropout, training.iteration));
+        let mut value = self.channels_last_images(images)?;
         for (layer, op) in &self.plan.ops {
+            let blocks = training.as_mut().map(|training| &mut *training.blocks);
             let result = match (op, &mut generator) {
                 (Op::Dropout { rate }, Some(generator)) => drop_out(&value, *rate, generator),
                 (Op::Dropout { .. }, None) => continue,
-                _ => apply(op, &value, &self.variables),
+                (Op::ConvPool { weight, conv_pool }, _) => {
+                    self.convolve_and_pool(&value, *weight, conv_pool, precision, blocks)
+                }
+                _ => apply(op, &value, &self.variables, precision.kind()),
             };
             value = result.map_err(|source| {
                 let layer = &self.description.layers[*layer];
                 torch(layer.name().unwrap_or(layer.kind()))(source)
             })?;
-            observe(*layer, &value)?;
+            observe(*layer, &value);
         }
         value.f_to_kind(Kind::Float).map_err(torch("softmax_classifier"))
     }
 
+    /// Runs a kernel of ours; in training, notes what its gradient needs.
+    fn convolve_and_pool(
+        &self,
+        value: &Tensor,
+        weight: usize,
+        conv_pool: &ConvPool,
+        precision: Precision,
+        blocks: Option<&mut Vec<Block>>,
+    ) -> Result<Tensor, TchError> {
+        let input = value.f_to_kind(Kind::Float)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let [height, width, channels] = conv_pool.output().map(|size| size as i64);
+        let mut output = Tensor::f_empty([input.size()[0], height, width, channels], (Kind::Float, Device::Cpu))?;
+        let variables = [weight, weight + 1].map(|index| in_memory_order(self.variables.view(index)));
+        let blocks = blocks.filter(|_| input.requires_grad() || variables[0].requires_grad());
+        let mut winners = blocks.as_ref().map(|_| vec![0; output.numel()]);
+        conv_pool.forward(
+            values(&input),
+            [values(&variables[0]), values(&variables[1])],
+            precision == Precision::Bf16,
+            tch::get_num_threads() as usize,
+            values_mut(&mut output),
+            winners.as_deref_mut(),
+        );
+        if let (Some(blocks), Some(winners)) = (blocks, winners) {
+            output = output.f_set_requires_grad(true)?;
+            let output = output.shallow_clone();
+            blocks.push(Block { conv_pool: conv_pool.clone(), weight, input, output, winners });
+        }
+        output.f_permute([0, 3, 1, 2])
+    }
+
     /// Returns images as `[batch, channels, height, width]`, which lie in memory as `[batch, height, width, channels]`.
-    fn channels_last_images(&self, images: &Tensor, precision: Precision) -> Result<Tensor> {
+    fn channels_last_images(&self, images: &Tensor) -> Result<Tensor> {
         let [height, width, channels] = self.description.input.map(|size| size as i64);
         let size = images.size();
         let fits = match size[..] {
@@ -134,17 +173,25 @@ impl Network {
             );
             return Err(Error::argument("images", expected, format!("{size:?}")));
         }
-        let images = images.f_to_device(self.device).and_then(|images| images.f_to_kind(precision.kind()));
+        let images = images.f_to_device(self.device).and_then(|images| images.f_to_kind(Kind::Float));
         let images = images.and_then(|images| images.f_reshape([size[0], height, width, channels]));
         images.and_then(|images| images.f_permute([0, 3, 1, 2])).map_err(torch("images"))
     }
 }
 
-fn apply(op: &Op, value: &Tensor, variables: &Variables) -> Result<Tensor, TchError> {
+/// What only a training step has.
+struct Training<'a> {
+    iteration: u64,
+    blocks: &'a mut Vec<Block>,
+}
+
+/// Computes an operation by libtorch; `kind` is what convolutions and multiplications compute in.
+fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<Tensor, TchError> {
     match *op {
         Op::Convolve { weight, stride, pads } => {
             let [left, right, top, bottom] = pads;
-            let [weight, bias] = weight_and_bias(variables, weight, value.kind())?;
+            let value = value.f_to_kind(kind)?;
+            let [weight, bias] = weight_and_bias(variables, weight, kind)?;
             if left == right && top == bottom {
                 value.f_conv2d(&weight, Some(&bias), [stride; 2], [top, left], [1, 1], 1)
             } else {
@@ -158,12 +205,12 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables) -> Result<Tensor, TchEr
         Op::Activate(Activation::Relu) => value.f_relu(),
         Op::Activate(Activation::Tanh) => value.f_tanh(),
         Op::Activate(Activation::Sigmoid) => value.f_sigmoid(),
-        Op::Activate(Activation::Linear) | Op::Dropout { .. } => Ok(value.shallow_clone()),
+        Op::Activate(Activation::Linear) | Op::Dropout { .. } | Op::ConvPool { .. } => Ok(value.shallow_clone()),
         Op::Flatten => rows_in_memory_order(value),
         Op::Multiply { weight } => {
-            let [weight, bias] = weight_and_bias(variables, weight, value.kind())?;
+            let [weight, bias] = weight_and_bias(variables, weight, kind)?;
             let weight = if weight.dim() == 4 { rows_in_memory_order(&weight)? } else { weight };
-            value.f_linear(&weight, Some(&bias))
+            value.f_to_kind(kind)?.f_linear(&weight, Some(&bias))
         }
     }
 }
@@ -248,13 +295,11 @@ mod tests {
         for precision in [Precision::F32, Precision::Bf16] {
             let mut strides = Vec::new();
             let observe = |_: usize, value: &Tensor| {
-                assert_eq!(value.kind(), precision.kind());
                 strides.push(value.stride());
-                Ok(())
             };
             let _ = network.run(&images(2), precision, None, observe).unwrap();
-            // conv1, pool, relu, conv2, pool, relu: the channels lie side by side.
-            for (stride, channels) in strides.iter().zip([16, 16, 16, 36, 36, 36]) {
+            // The channels lie side by side.
+            for (stride, channels) in strides.iter().zip([16, 36]) {
                 assert_eq!((stride[1], stride[3]), (1, channels), "{strides:?}");
             }
         }
@@ -272,7 +317,7 @@ mod tests {
         assert!(difference > 0.0 && difference < 0.02 * largest, "{difference} of {largest}");
         let labels = Tensor::eye(10, (Kind::Float, Device::Cpu)).narrow(0, 0, 3);
         let loss = network.training_loss(&images(3), &labels, 1).unwrap();
-        for (_, gradient) in network.variables().gradients(&loss).unwrap() {
+        for (_, gradient) in network.gradients(&loss).unwrap() {
             assert_eq!(gradient.kind(), Kind::Float);
         }
     }

@@ -5,6 +5,7 @@
 mod builder;
 mod forward;
 mod layers;
+mod loss;
 mod plan;
 mod precision;
 mod summary;
@@ -16,6 +17,7 @@ use tch::Device;
 
 pub use builder::NetworkBuilder;
 pub use layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool, Padding};
+pub use loss::Loss;
 pub use plan::Shape;
 pub use precision::Precision;
 pub use variables::Variables;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::layers::{Activation, Conv2d, FullyConnected, Layer, MaxPool, Padding};
 use super::variables::{Initializer, VariableSpec};
 use crate::error::{Error, Result};
+use crate::kernels::{ConvPool, Processor};
 
 /// The largest number of values in a layer's output or in a variable; beyond it a size is taken for a mistake.
 const LARGEST: usize = 1 << 40;
@@ -49,12 +50,29 @@ impl fmt::Display for Shape {
 /// One operation on a batch. Images are `[batch, channels, height, width]` in channels-last memory; variables are given by index.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Op {
-    Convolve { weight: usize, stride: i64, pads: Pads },
+    Convolve {
+        weight: usize,
+        stride: i64,
+        pads: Pads,
+    },
     Activate(Activation),
-    MaxPool { kernel: i64, stride: i64, pads: Pads },
+    MaxPool {
+        kernel: i64,
+        stride: i64,
+        pads: Pads,
+    },
     Flatten,
-    Multiply { weight: usize },
-    Dropout { rate: f64 },
+    Multiply {
+        weight: usize,
+    },
+    Dropout {
+        rate: f64,
+    },
+    /// A convolution, max-pooling and ReLU in one.
+    ConvPool {
+        weight: usize,
+        conv_pool: ConvPool,
+    },
 }
 
 /// Border pixels `[left, right, top, bottom]`.
@@ -251,6 +269,38 @@ impl Plan {
                 self.ops.swap(i - 1, i);
             }
         }
+    }
+}
+
+impl Plan {
+    /// Replaces every convolution with max-pooling and ReLU that there is a kernel for.
+    pub(super) fn fuse(&mut self, input: [usize; 3], processor: Processor) {
+        let mut index = 0;
+        while index + 3 <= self.ops.len() {
+            if let Some(fused) = self.fused(input, &self.ops[index..index + 3], processor) {
+                self.ops.splice(index..index + 3, [fused]);
+            }
+            index += 1;
+        }
+    }
+
+    fn fused(&self, input: [usize; 3], ops: &[(usize, Op)], processor: Processor) -> Option<(usize, Op)> {
+        let [
+            (layer, Op::Convolve { weight, stride: 1, pads }),
+            (_, Op::MaxPool { kernel: 2, stride: 2, pads: [0, 0, 0, 0] }),
+            (_, Op::Activate(Activation::Relu)),
+        ] = ops
+        else {
+            return None;
+        };
+        let input = match layer.checked_sub(1).map(|before| self.outputs[before]) {
+            Some(Shape::Image { height, width, channels }) => [height, width, channels],
+            _ => input,
+        };
+        let shape = &self.variables[*weight].shape;
+        let [channels_out, kernel] = [shape[0] as usize, shape[2] as usize];
+        let conv_pool = ConvPool::new(input, channels_out, kernel, pads.map(|pad| pad as usize), processor)?;
+        Some((*layer, Op::ConvPool { weight: *weight, conv_pool }))
     }
 }
 

@@ -161,23 +161,15 @@ impl Variables {
         &self.flat
     }
 
-    /// Computes the loss's gradient for every variable that is trained: its place in the one buffer, and a gradient in the
-    /// same order of memory.
-    pub(crate) fn gradients(&self, loss: &Tensor) -> Result<Vec<(Range<usize>, Tensor)>> {
-        // libtorch would read through a null pointer.
-        if !loss.requires_grad() {
-            return Err(Error::argument(
-                "loss",
-                "a value computed from variables that are trained",
-                "one without a gradient",
-            ));
-        }
-        let trained = || self.entries.iter().filter(|entry| entry.spec.trainable);
-        let leaves = trained().map(|entry| &entry.view).collect::<Vec<_>>();
-        let gradients =
-            Tensor::f_run_backward(&[loss], &leaves, false, false).map_err(torch("computing the gradients"))?;
-        let gradients = gradients.iter().map(|gradient| in_memory_order(gradient).contiguous());
-        Ok(trained().map(|entry| entry.place.clone()).zip(gradients).collect())
+    /// Returns the number of variables.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns those of some variables that are trained: each one's place in the one buffer, and its view.
+    pub(super) fn trained(&self, indices: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
+        let trained = self.entries[indices].iter().filter(|entry| entry.spec.trainable);
+        trained.map(|entry| (entry.place.clone(), &entry.view))
     }
 }
 
@@ -202,7 +194,7 @@ fn strides(layout: &[i64]) -> Vec<i64> {
 }
 
 /// Shows a tensor with its axes in the order in which a variable's memory has them.
-fn in_memory_order(tensor: &Tensor) -> Tensor {
+pub(super) fn in_memory_order(tensor: &Tensor) -> Tensor {
     if tensor.dim() == 4 { tensor.permute([0, 2, 3, 1]) } else { tensor.shallow_clone() }
 }
 
@@ -271,20 +263,5 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let message = example().values("conv.wieght").unwrap_err().to_string();
         assert_eq!(message, "no variable \"conv.wieght\": known are conv.weight, conv.bias, fc.weight");
-    }
-
-    #[test]
-    fn gradients_come_in_memory_order() {
-        let variables = example();
-        let weight = variables.view(0);
-        let factors = Tensor::arange(1200, (Kind::Float, Device::Cpu)).reshape([16, 3, 5, 5]);
-        let loss = (weight * &factors).sum(Kind::Float)
-            + variables.view(1).sum(Kind::Float)
-            + variables.view(2).sum(Kind::Float);
-        let gradients = variables.gradients(&loss).unwrap();
-        let (place, gradient) = &gradients[0];
-        assert_eq!(*gradient, factors.permute([0, 2, 3, 1]));
-        assert!(gradient.is_contiguous());
-        assert_eq!(*place, 0..1200);
     }
 }

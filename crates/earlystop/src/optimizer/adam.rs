@@ -6,7 +6,8 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result, torch};
-use crate::network::Network;
+use crate::memory::{values, values_mut};
+use crate::network::{Loss, Network};
 
 /// Decay of the running mean of the gradients.
 const BETA1: f64 = 0.9;
@@ -86,12 +87,12 @@ impl Adam {
     ///
     /// When the loss does not depend on the network's variables, or its gradient was computed before, or the network is not
     /// the one that the optimizer was made for.
-    pub fn minimize(&mut self, loss: &Tensor, network: &mut Network) -> Result<()> {
+    pub fn minimize(&mut self, loss: &Loss, network: &mut Network) -> Result<()> {
         if network.num_parameters() != self.m.flat.numel() {
             let expected = format!("the network of the optimizer, with {} parameters", self.m.flat.numel());
             return Err(Error::argument("network", expected, network.num_parameters()));
         }
-        let gradients = network.variables().gradients(loss)?;
+        let gradients = network.gradients(loss)?;
         let _no_grad = tch::no_grad_guard();
         let _ = self.steps.f_add_scalar_(1).map_err(torch("adam.steps"))?;
         let step = Step::new(self.learning_rate, self.steps.int64_value(&[0]));
@@ -159,19 +160,6 @@ impl Step {
         }
         Ok(())
     }
-}
-
-/// Shows the values of a tensor that is contiguous, of 32-bit floats and on the CPU, as gradients and buffers are here.
-fn values(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: the tensor is alive as long as the slice, and the assertion is what makes its memory `numel` floats.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
-fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: as above; and while `minimize` holds the network and the optimizer mutably, nothing else uses their memory.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
 #[cfg(test)]
@@ -257,7 +245,7 @@ mod tests {
             assert!(message.starts_with("learning rate: expected a positive number"), "{message}");
         }
         let mut optimizer = Adam::new(&network, 0.1).unwrap();
-        let message = optimizer.minimize(&floats(&[1.0]), &mut network).unwrap_err().to_string();
+        let message = optimizer.minimize(&floats(&[1.0]).into(), &mut network).unwrap_err().to_string();
         assert_eq!(
             message,
             "loss: expected a value computed from variables that are trained, found one without a gradient"
@@ -267,7 +255,7 @@ mod tests {
         optimizer.minimize(&loss, &mut network).unwrap();
         let message = optimizer.minimize(&loss, &mut network).unwrap_err().to_string();
         assert!(message.starts_with("computing the gradients: libtorch"), "{message}");
-        let message = optimizer.minimize(&floats(&[1.0]), &mut other).unwrap_err().to_string();
+        let message = optimizer.minimize(&floats(&[1.0]).into(), &mut other).unwrap_err().to_string();
         assert_eq!(message, "network: expected the network of the optimizer, with 10 parameters, found 15");
     }
 }

@@ -1,0 +1,251 @@
+//! From the output's gradient to those of weights, biases and images.
+
+use std::sync::Mutex;
+
+use super::lanes::{Lanes, Processor};
+use super::scratch::{Aligned, Padded};
+use super::team::share;
+use super::{ConvPool, Gradients, RECTIFIED};
+
+/// The most vectors that are kept in registers.
+const MOST: usize = 8;
+
+/// Calls a function for as many of a kernel's vectors at a time as there are registers for.
+macro_rules! in_tiles {
+    ($function:ident::<$lanes:ident>($hits:expr, $image:expr, $weight:expr, $places:expr)) => {
+        let tiles = $places.len().div_ceil(MOST);
+        let each = $places.len().div_ceil(tiles);
+        for (tile, places) in $places.chunks(each).enumerate() {
+            let weight = $weight.add(tile * each * $lanes::COUNT);
+            in_tiles!(@match $function, $lanes, $hits, $image, weight, places, 1 2 3 4 5 6 7 8)
+        }
+    };
+    (@match $function:ident, $lanes:ident, $hits:expr, $image:expr, $weight:ident, $places:ident, $($count:literal)*) => {
+        match $places.len() {
+            $($count => {
+                let mut places = [0; $count];
+                places.copy_from_slice($places);
+                $function::<$lanes, $count>($hits, $image, $weight, places)
+            })*
+            _ => unreachable!("at most as many as there are registers for"),
+        }
+    };
+}
+
+/// Some of a batch's images, and the gradients that they contribute.
+struct Part<'a> {
+    images: &'a [f32],
+    winners: &'a [u8],
+    gradient: &'a [f32],
+    /// `[channels_out][kernel][vectors of a row of the kernel]`.
+    weight: Aligned<f32>,
+    bias: Vec<f32>,
+    image_gradients: Option<&'a mut [f32]>,
+}
+
+/// A value of the output that a gradient goes through.
+#[derive(Clone, Copy, Default)]
+struct Hit {
+    /// Where in the padded image the window of the value that won begins.
+    begin: usize,
+    gradient: f32,
+}
+
+impl ConvPool {
+    /// Adds up the gradients for a batch whose [`ConvPool::forward`] noted `winners`; `gradient` is that of its output.
+    ///
+    /// The same whatever was rounded on the way forward: all sums and products are of 32-bit floats.
+    pub(crate) fn backward(
+        &self,
+        images: &[f32],
+        weight: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        threads: usize,
+        gradients: Gradients,
+    ) {
+        let rows = Rows::new(self, weight);
+        let images_each = self.batch(images).div_ceil(threads).max(1);
+        let (input, values) = (self.input.iter().product::<usize>(), self.output().iter().product::<usize>());
+        let mut image_gradients = gradients.images.map(|images| images.chunks_mut(images_each * input));
+        let begins = (0..self.batch(images)).step_by(images_each);
+        let part = |begin: usize| {
+            let end = self.batch(images).min(begin + images_each);
+            Mutex::new(Part {
+                images: &images[begin * input..end * input],
+                winners: &winners[begin * values..end * values],
+                gradient: &gradient[begin * values..end * values],
+                weight: Aligned::new(rows.count),
+                bias: vec![0.0; self.channels_out],
+                image_gradients: image_gradients.as_mut().and_then(Iterator::next),
+            })
+        };
+        let parts = begins.map(part).collect::<Vec<_>>();
+        share(parts.len(), &|index| {
+            let part = &mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            // SAFETY: these are the processor's instructions.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                match self.processor {
+                    Processor::Avx2 => eight(self, &rows, part),
+                    Processor::Avx512 | Processor::Avx512Bf16 => sixteen(self, &rows, part),
+                }
+            }
+        });
+        gradients.weight.fill(0.0);
+        gradients.bias.fill(0.0);
+        for part in parts {
+            let part = part.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let padded = part.weight.chunks_exact(rows.padded);
+            for (sums, row) in gradients.weight.chunks_exact_mut(rows.length).zip(padded) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+            gradients.bias.iter_mut().zip(part.bias).for_each(|(sum, value)| *sum += value);
+        }
+    }
+}
+
+/// The weights, each row of a kernel filled up with zeros to whole vectors.
+struct Rows {
+    weight: Aligned<f32>,
+    count: usize,
+    length: usize,
+    padded: usize,
+}
+
+impl Rows {
+    fn new(conv: &ConvPool, weight: &[f32]) -> Self {
+        let length = conv.kernel * conv.input[2];
+        let padded = length.next_multiple_of(conv.processor.lanes());
+        let count = weight.len() / length * padded;
+        let mut rows = Aligned::new(count);
+        for (row, values) in rows.chunks_exact_mut(padded).zip(weight.chunks_exact(length)) {
+            row[..length].copy_from_slice(values);
+        }
+        Self { weight: rows, count, length, padded }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+unsafe fn sixteen(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+    unsafe { run::<super::lanes::Sixteen>(conv, rows, part) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+    unsafe { run::<super::lanes::Eight>(conv, rows, part) }
+}
+
+#[inline(always)]
+unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+    let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
+    let windows = Windows::new(conv, &image);
+    let mut hits = vec![Hit::default(); windows.begins.len()];
+    let (input, values) = (conv.input.iter().product::<usize>(), conv.output().iter().product::<usize>());
+    // Where the vectors of a kernel lie in an image.
+    let vectors = rows.padded / L::COUNT;
+    let places =
+        (0..conv.kernel * vectors).map(|i| i / vectors * image.row + i % vectors * L::COUNT).collect::<Vec<_>>();
+    for index in 0..conv.batch(part.images) {
+        image.fill::<L>(&part.images[index * input..][..input]);
+        let (winners, gradient) = (&part.winners[index * values..], &part.gradient[index * values..]);
+        for channel in 0..conv.channels_out {
+            let hits = windows.hits(winners, gradient, channel, &mut hits);
+            part.bias[channel] += hits.iter().map(|hit| hit.gradient).sum::<f32>();
+            let kernel = channel * conv.kernel * rows.padded..(channel + 1) * conv.kernel * rows.padded;
+            let (weight_gradient, weight) = (&mut part.weight[kernel.clone()], &rows.weight[kernel]);
+            // SAFETY: the hits' windows lie in the padded image, and behind it there is a vector more.
+            unsafe {
+                in_tiles!(gather::<L>(hits, image.factors.as_ptr(), weight_gradient.as_mut_ptr(), places));
+                if part.image_gradients.is_some() {
+                    in_tiles!(spread::<L>(hits, image_gradient.factors.as_mut_ptr(), weight.as_ptr(), places));
+                }
+            }
+        }
+        if let Some(gradients) = &mut part.image_gradients {
+            image_gradient.take(&mut gradients[index * input..][..input]);
+        }
+    }
+}
+
+/// Where in a padded image the windows begin.
+struct Windows {
+    /// For each value of the output, where its first window begins.
+    begins: Vec<usize>,
+    /// How much further the windows of the four values begin; and of none.
+    further: [usize; 5],
+    channels: usize,
+}
+
+impl Windows {
+    fn new(conv: &ConvPool, image: &Padded<f32>) -> Self {
+        let [height, width, channels] = conv.output();
+        let begin = |i: usize| i / width * 2 * image.row + i % width * 2 * image.pixel;
+        let further = [0, image.pixel, image.row, image.row + image.pixel, 0];
+        Self { begins: (0..height * width).map(begin).collect(), further, channels }
+    }
+
+    /// Finds what the gradient of one channel goes through.
+    #[inline(always)]
+    fn hits<'a>(&self, winners: &[u8], gradient: &[f32], channel: usize, hits: &'a mut [Hit]) -> &'a [Hit] {
+        let mut count = 0;
+        let winners = winners[channel..].iter().step_by(self.channels);
+        let gradient = gradient[channel..].iter().step_by(self.channels);
+        for ((&winner, &gradient), &begin) in winners.zip(gradient).zip(&self.begins) {
+            hits[count] = Hit { begin: begin + self.further[usize::from(winner.min(RECTIFIED))], gradient };
+            count += usize::from(winner < RECTIFIED && gradient != 0.0); // no branch: nobody can guess these
+        }
+        &hits[..count]
+    }
+}
+
+/// Adds each hit's gradient times its window of the image to the weights' gradient, for N vectors of it.
+#[inline(always)]
+unsafe fn gather<L: Lanes<Factor = f32>, const N: usize>(
+    hits: &[Hit],
+    image: *const f32,
+    weight_gradient: *mut f32,
+    places: [usize; N],
+) {
+    unsafe {
+        let mut sums = [L::load(weight_gradient); N];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = L::load(weight_gradient.add(i * L::COUNT));
+        }
+        for hit in hits {
+            let gradient = L::splat(&raw const hit.gradient);
+            for (sum, &place) in sums.iter_mut().zip(&places) {
+                let values = L::load_factors(image.wrapping_add(hit.begin).wrapping_add(place));
+                *sum = L::multiply_add(values, gradient, *sum);
+            }
+        }
+        for (i, sum) in sums.iter().enumerate() {
+            L::store(*sum, weight_gradient.add(i * L::COUNT));
+        }
+    }
+}
+
+/// Adds each hit's gradient times the weights, N vectors of them, to its window of the image's gradient.
+#[inline(always)]
+unsafe fn spread<L: Lanes<Factor = f32>, const N: usize>(
+    hits: &[Hit],
+    image_gradient: *mut f32,
+    weight: *const f32,
+    places: [usize; N],
+) {
+    unsafe {
+        let mut weights = [L::load_factors(weight); N];
+        for (i, factors) in weights.iter_mut().enumerate() {
+            *factors = L::load_factors(weight.add(i * L::COUNT));
+        }
+        for hit in hits {
+            let gradient = L::splat(&raw const hit.gradient);
+            for (&weights, &place) in weights.iter().zip(&places) {
+                let values = image_gradient.wrapping_add(hit.begin).wrapping_add(place);
+                L::store(L::multiply_add(weights, gradient, L::load(values)), values);
+            }
+        }
+    }
+}

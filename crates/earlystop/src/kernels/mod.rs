@@ -1,0 +1,90 @@
+//! Hand-written kernels for what convolutional networks spend their time on: a convolution whose output goes through a
+//! 2 x 2 max-pooling and a ReLU.
+//!
+//! Done as one step, the convolution's output, four times as large as the result, never goes through memory. And of
+//! max-pooling's gradient three quarters are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other
+//! number, and these pass by. Plain slices in and out: this room knows neither tensors nor networks.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // There, no processor has lanes.
+
+mod backward;
+mod forward;
+mod lanes;
+mod scratch;
+mod team;
+
+pub(crate) use lanes::Processor;
+
+/// What [`ConvPool::forward`] notes of a value that ReLU made zero: no gradient goes through it.
+///
+/// Of the others it notes which of the window's four values was the largest: 0 and 1 above, 2 and 3 below.
+const RECTIFIED: u8 = 4;
+
+/// A convolution with stride 1, the largest of every 2 x 2 values of its output, and ReLU of that.
+///
+/// Images are `[batch, height, width, channels]`, weights `[channels_out, kernel, kernel, channels_in]`, all row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ConvPool {
+    /// `[height, width, channels_in]` of an image.
+    input: [usize; 3],
+    channels_out: usize,
+    kernel: usize,
+    /// Border pixels `[left, right, top, bottom]`, of zeros.
+    pads: [usize; 4],
+    processor: Processor,
+}
+
+/// What [`ConvPool::backward`] computes, where it is asked for.
+pub(crate) struct Gradients<'a> {
+    /// As the weights.
+    pub(crate) weight: &'a mut [f32],
+    /// `[channels_out]`.
+    pub(crate) bias: &'a mut [f32],
+    /// As the images, if it is wanted.
+    pub(crate) images: Option<&'a mut [f32]>,
+}
+
+impl ConvPool {
+    /// Returns nothing where the convolution's output has an odd height or width.
+    pub(crate) fn new(
+        input: [usize; 3],
+        channels_out: usize,
+        kernel: usize,
+        pads: [usize; 4],
+        processor: Processor,
+    ) -> Option<Self> {
+        let conv_pool = Self { input, channels_out, kernel, pads, processor };
+        let [height, width] = conv_pool.convolved();
+        (height.is_multiple_of(2) && width.is_multiple_of(2)).then_some(conv_pool)
+    }
+
+    /// Returns `[height, width, channels]` of what comes out for one image.
+    pub(crate) fn output(&self) -> [usize; 3] {
+        let [height, width] = self.convolved();
+        [height / 2, width / 2, self.channels_out]
+    }
+
+    /// Returns height and width between convolution and pooling.
+    fn convolved(&self) -> [usize; 2] {
+        let [height, width] = self.padded();
+        [height + 1 - self.kernel, width + 1 - self.kernel]
+    }
+
+    /// Returns an image's height and width with its border.
+    fn padded(&self) -> [usize; 2] {
+        let ([height, width, _], [left, right, top, bottom]) = (self.input, self.pads);
+        [top + height + bottom, left + width + right]
+    }
+
+    /// Returns the number of weights of one output channel.
+    fn taps(&self) -> usize {
+        self.kernel * self.kernel * self.input[2]
+    }
+
+    /// Returns the number of images, all of which lie in `images`.
+    fn batch(&self, images: &[f32]) -> usize {
+        images.len() / self.input.iter().product::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The kernels against libtorch, on every processor that this one can stand for.
+
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+/// Returns the processors whose instructions this one has.
+fn processors() -> Vec<Processor> {
+    match Processor::detect() {
+        None => vec![],
+        Some(Processor::Avx2) => vec![Processor::Avx2],
+        Some(Processor::Avx512) => vec![Processor::Avx2, Processor::Avx512],
+        Some(Processor::Avx512Bf16) => vec![Processor::Avx2, Processor::Avx512, Processor::Avx512Bf16],
+    }
+}
+
+/// One convolution, pooling and ReLU, to be computed by both.
+struct Case {
+    conv: ConvPool,
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    /// With the same axes as the output: `[batch, height, width, channels]`.
+    gradient: Tensor,
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.contiguous().view([-1]).try_into().unwrap()
+}
+
+impl Case {
+    fn new(input: [usize; 3], channels_out: usize, kernel: usize, pads: [usize; 4], processor: Processor) -> Self {
+        let conv = ConvPool::new(input, channels_out, kernel, pads, processor).unwrap();
+        let random = |size: &[usize]| {
+            Tensor::randn(size.iter().map(|&size| size as i64).collect::<Vec<_>>(), (Kind::Float, Device::Cpu))
+        };
+        let [height, width, channels] = conv.output();
+        Self {
+            images: random(&[5, input[0], input[1], input[2]]),
+            weight: random(&[channels_out, kernel, kernel, input[2]]),
+            bias: random(&[channels_out]),
+            gradient: random(&[5, height, width, channels]),
+            conv,
+        }
+    }
+
+    fn found(&self, halves: bool, threads: usize) -> [Vec<f32>; 4] {
+        let (images, weight, bias) = (values(&self.images), values(&self.weight), values(&self.bias));
+        let mut output = vec![f32::NAN; self.gradient.numel()];
+        let mut winners = vec![9; output.len()];
+        self.conv.forward(&images, [&weight, &bias], halves, threads, &mut output, Some(&mut winners));
+        let mut gradients = [weight.len(), bias.len(), images.len()].map(|length| vec![f32::NAN; length]);
+        let [weight_gradient, bias_gradient, image_gradient] = &mut gradients;
+        let wanted = Gradients { weight: weight_gradient, bias: bias_gradient, images: Some(image_gradient) };
+        self.conv.backward(&images, &weight, &winners, &values(&self.gradient), threads, wanted);
+        let [weight, bias, images] = gradients;
+        [output, weight, bias, images]
+    }
+
+    fn expected(&self) -> [Vec<f32>; 4] {
+        let leaves = [&self.images, &self.weight, &self.bias].map(|leaf| leaf.copy().set_requires_grad(true));
+        let [images, weight, bias] = &leaves;
+        let [left, right, top, bottom] = self.conv.pads.map(|pad| pad as i64);
+        let padded = images.permute([0, 3, 1, 2]).constant_pad_nd([left, right, top, bottom]);
+        let convolved = padded.conv2d(&weight.permute([0, 3, 1, 2]), Some(bias), [1, 1], [0, 0], [1, 1], 1);
+        let output = convolved.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false).relu().permute([0, 2, 3, 1]);
+        let loss = (&output * &self.gradient).sum(Kind::Float);
+        let gradients = Tensor::run_backward(&[loss], &[weight, bias, images], false, false);
+        [values(&output), values(&gradients[0]), values(&gradients[1]), values(&gradients[2])]
+    }
+}
+
+/// Says how far apart two lists are, in parts of the largest value.
+fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    found.iter().zip(expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn values_and_gradients_are_libtorchs() {
+    for processor in processors() {
+        for (input, channels_out, kernel, pads) in [
+            ([28, 28, 1], 16, 5, [2, 2, 2, 2]),
+            ([14, 14, 16], 36, 5, [2, 2, 2, 2]),
+            ([6, 10, 3], 7, 3, [1, 1, 1, 1]),
+            ([8, 8, 4], 25, 4, [1, 2, 1, 2]),
+            ([6, 6, 2], 1, 3, [0, 0, 0, 0]),
+            ([2, 2, 40], 50, 1, [0, 0, 0, 0]),
+        ] {
+            let case = Case::new(input, channels_out, kernel, pads, processor);
+            for (found, expected) in case.found(false, 2).iter().zip(case.expected()) {
+                let distance = distance(found, &expected);
+                assert!(distance < 1e-5, "{distance} of {input:?}, {channels_out}, {kernel} on {processor:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_more_than_the_order_of_sums() {
+    for processor in processors() {
+        let case = Case::new([14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
+        let [output, gradients @ ..] = case.found(false, 1);
+        for threads in [2, 3, 8] {
+            let [others_output, others_gradients @ ..] = case.found(false, threads);
+            assert_eq!(output, others_output);
+            for (found, expected) in others_gradients.iter().zip(&gradients) {
+                assert!(distance(found, expected) < 1e-6);
+            }
+        }
+        assert_eq!(case.found(false, 2), case.found(false, 2));
+    }
+}
+
+#[test]
+fn halves_are_bfloat16_where_the_processor_has_it() {
+    for processor in processors() {
+        let case = Case::new([14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
+        let ([found, ..], [expected, ..]) = (case.found(true, 2), case.expected());
+        let distance = distance(&found, &expected);
+        match processor {
+            Processor::Avx512Bf16 => assert!((1e-4..1e-2).contains(&distance), "{distance}"),
+            _ => assert!(distance < 1e-5, "{distance}"),
+        }
+    }
+}
+
+#[test]
+fn nan_comes_through() {
+    for (processor, halves) in processors().into_iter().flat_map(|processor| [(processor, false), (processor, true)]) {
+        let mut case = Case::new([6, 6, 2], 3, 3, [1, 1, 1, 1], processor);
+        let _ = case.images.get(1).get(2).get(2).fill_(f64::NAN);
+        let [output, weight, ..] = case.found(halves, 2);
+        // The pixel is in windows of rows and columns 1 to 3, which go into two pooled rows and columns.
+        let per_image = output.len() / 5;
+        for (index, value) in output.iter().enumerate() {
+            let (row, column) = (index % per_image / 9, index % per_image / 3 % 3);
+            let expected = index / per_image == 1 && row < 2 && column < 2;
+            assert_eq!(value.is_nan(), expected, "image {}, row {row}, column {column}", index / per_image);
+        }
+        assert!(weight.iter().any(|value| value.is_nan()));
+        case.bias = Tensor::full([3], f64::NAN, (Kind::Float, Device::Cpu));
+        assert!(case.found(halves, 2)[0].iter().all(|value| value.is_nan()));
+    }
+}
+
+#[test]
+fn an_odd_output_is_not_for_these_kernels() {
+    let processor = Processor::Avx2;
+    assert_eq!(ConvPool::new([7, 8, 1], 1, 3, [1, 1, 1, 1], processor), None);
+    assert_eq!(ConvPool::new([8, 8, 1], 1, 4, [0, 0, 0, 0], processor), None);
+}
