@@ -141,8 +141,7 @@ unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
 #[inline(always)]
 unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
     let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
-    let windows = Windows::new(conv, &image);
-    let mut hits = vec![Hit::default(); windows.begins.len()];
+    let mut hits = Hits::new(conv, &image);
     let (input, values) = (conv.input.iter().product::<usize>(), conv.output().iter().product::<usize>());
     // Where the vectors of a kernel lie in an image.
     let vectors = rows.padded / L::COUNT;
@@ -150,9 +149,9 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
         (0..conv.kernel * vectors).map(|i| i / vectors * image.row + i % vectors * L::COUNT).collect::<Vec<_>>();
     for index in 0..conv.batch(part.images) {
         image.fill::<L>(&part.images[index * input..][..input]);
-        let (winners, gradient) = (&part.winners[index * values..], &part.gradient[index * values..]);
+        hits.find(&part.winners[index * values..], &part.gradient[index * values..]);
         for channel in 0..conv.channels_out {
-            let hits = windows.hits(winners, gradient, channel, &mut hits);
+            let hits = hits.of(channel);
             part.bias[channel] += hits.iter().map(|hit| hit.gradient).sum::<f32>();
             let kernel = channel * conv.kernel * rows.padded..(channel + 1) * conv.kernel * rows.padded;
             let (weight_gradient, weight) = (&mut part.weight[kernel.clone()], &rows.weight[kernel]);
@@ -170,34 +169,45 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
     }
 }
 
-/// Where in a padded image the windows begin.
-struct Windows {
-    /// For each value of the output, where its first window begins.
+/// The hits of one image, channel by channel.
+struct Hits {
+    /// For each value of the output, where in the padded image its first window begins.
     begins: Vec<usize>,
-    /// How much further the windows of the four values begin; and of none.
+    /// How much further the windows of the four values begin; and that of none.
     further: [usize; 5],
-    channels: usize,
+    /// As many places for each channel as it has values, and how many of them are taken.
+    places: Vec<Hit>,
+    counts: Vec<usize>,
 }
 
-impl Windows {
+impl Hits {
     fn new(conv: &ConvPool, image: &Padded<f32>) -> Self {
         let [height, width, channels] = conv.output();
         let begin = |i: usize| i / width * 2 * image.row + i % width * 2 * image.pixel;
-        let further = [0, image.pixel, image.row, image.row + image.pixel, 0];
-        Self { begins: (0..height * width).map(begin).collect(), further, channels }
+        Self {
+            begins: (0..height * width).map(begin).collect(),
+            further: [0, image.pixel, image.row, image.row + image.pixel, 0],
+            places: vec![Hit::default(); height * width * channels],
+            counts: vec![0; channels],
+        }
     }
 
-    /// Finds what the gradient of one channel goes through.
     #[inline(always)]
-    fn hits<'a>(&self, winners: &[u8], gradient: &[f32], channel: usize, hits: &'a mut [Hit]) -> &'a [Hit] {
-        let mut count = 0;
-        let winners = winners[channel..].iter().step_by(self.channels);
-        let gradient = gradient[channel..].iter().step_by(self.channels);
-        for ((&winner, &gradient), &begin) in winners.zip(gradient).zip(&self.begins) {
-            hits[count] = Hit { begin: begin + self.further[usize::from(winner.min(RECTIFIED))], gradient };
-            count += usize::from(winner < RECTIFIED && gradient != 0.0); // no branch: nobody can guess these
+    fn find(&mut self, winners: &[u8], gradient: &[f32]) {
+        self.counts.fill(0);
+        let channels = self.counts.len();
+        let pixels = winners.chunks_exact(channels).zip(gradient.chunks_exact(channels));
+        for ((winners, gradient), &begin) in pixels.zip(&self.begins) {
+            let channels = self.places.chunks_exact_mut(self.begins.len()).zip(&mut self.counts);
+            for (((places, count), &winner), &gradient) in channels.zip(winners).zip(gradient) {
+                places[*count] = Hit { begin: begin + self.further[usize::from(winner.min(RECTIFIED))], gradient };
+                *count += usize::from(winner < RECTIFIED && gradient != 0.0); // no branch: nobody can guess these
+            }
         }
-        &hits[..count]
+    }
+
+    fn of(&self, channel: usize) -> &[Hit] {
+        &self.places[channel * self.begins.len()..][..self.counts[channel]]
     }
 }
 
