@@ -1,5 +1,6 @@
 //! The tutorial's job side by side: this library, tch, PyTorch, Keras. `cargo xtask bench` runs it.
 
+mod accuracy;
 mod contestant;
 mod figure;
 mod job;
@@ -22,12 +23,13 @@ use report::Report;
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--data FOLDER] [--out FOLDER]
+Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--data FOLDER] [--out FOLDER]
 
     --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
     --rounds N        rounds that count; one more warms up each fresh set of processes
     --no-scaling      leaves out the batch sizes, widths and threads
+    --no-accuracy     leaves out the training in both precisions
     --data FOLDER     MNIST's files; data/MNIST unless named
     --out FOLDER      where table, numbers and figure go; target/bench unless named";
 
@@ -37,6 +39,7 @@ struct Options {
     quick: bool,
     rounds: Option<usize>,
     scaling: bool,
+    accuracy: bool,
     data: PathBuf,
     out: PathBuf,
 }
@@ -48,6 +51,7 @@ fn main() -> Result<()> {
         quick: false,
         rounds: None,
         scaling: true,
+        accuracy: true,
         data: "data/MNIST".into(),
         out: "target/bench".into(),
     };
@@ -58,6 +62,7 @@ fn main() -> Result<()> {
             lexopt::Arg::Long("quick") => options.quick = true,
             lexopt::Arg::Long("rounds") => options.rounds = Some(args.value()?.parse()?),
             lexopt::Arg::Long("no-scaling") => options.scaling = false,
+            lexopt::Arg::Long("no-accuracy") => options.accuracy = false,
             lexopt::Arg::Long("data") => options.data = args.value()?.into(),
             lexopt::Arg::Long("out") => options.out = args.value()?.into(),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
@@ -86,7 +91,11 @@ fn drive(options: &Options) -> Result<()> {
         true => Some(scaling::run(&contestants, &files, options.quick)?),
         false => None,
     };
-    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling };
+    let accuracies = match options.accuracy {
+        true => Some(accuracy::run(&options.data, options.quick)?),
+        false => None,
+    };
+    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling, accuracies };
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())

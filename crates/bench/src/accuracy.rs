@@ -1,0 +1,84 @@
+//! Whether computing in bfloat16 costs accuracy: the same training in both precisions, for several seeds.
+
+use std::path::Path;
+
+use earlystop::network::Precision;
+use earlystop::tch::Device;
+use earlystop::trainer::evaluate;
+use earlystop::{Adam, Mnist, Network, Trainer};
+use serde::Serialize;
+
+use crate::Result;
+
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
+const ITERATIONS: u64 = 4_000;
+
+/// Test accuracies, 0.0 to 1.0, after the same training.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Accuracies {
+    pub(crate) iterations: u64,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What a seed led to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Row {
+    pub(crate) seed: u64,
+    pub(crate) f32: f64,
+    pub(crate) bf16: f64,
+}
+
+impl Accuracies {
+    /// Gives the mean of what bfloat16 gains, over the seeds, and the mean's standard error.
+    pub(crate) fn gain(&self) -> (f64, f64) {
+        let gains = self.rows.iter().map(|row| row.bf16 - row.f32).collect::<Vec<_>>();
+        let count = gains.len() as f64;
+        let mean = gains.iter().sum::<f64>() / count;
+        let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, (variance / count).sqrt())
+    }
+}
+
+pub(crate) fn run(data: &Path, quick: bool) -> Result<Accuracies> {
+    let data = Mnist::load(data, |_| {})?;
+    let (seeds, iterations) = if quick { (1..=2, 2) } else { (SEEDS, ITERATIONS) };
+    let row = |seed| {
+        eprintln!("Accuracy: seed {seed}");
+        let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|precision| train(&data, seed, precision, iterations));
+        Ok(Row { seed, f32: f32?, bf16: bf16? })
+    };
+    Ok(Accuracies { iterations, rows: seeds.map(row).collect::<Result<_>>()? })
+}
+
+/// Trains the tutorial's network and evaluates it, both in one precision.
+fn train(data: &Mnist, seed: u64, precision: Precision, iterations: u64) -> Result<f64> {
+    let network = Network::builder([28, 28, 1])
+        .conv2d(5, 16, "layer_conv1")
+        .max_pool(2, 2)
+        .conv2d(5, 36, "layer_conv2")
+        .max_pool(2, 2)
+        .flatten()
+        .fully_connected(128, "layer_fc1")
+        .softmax_classifier(10)
+        .precision(precision)
+        .seed(seed)
+        .build(Device::Cpu)?;
+    let optimizer = Adam::new(&network, 1e-4)?;
+    let trainer = Trainer::builder(network, optimizer, &data.train, &data.validation);
+    let mut trainer = trainer.seed(seed).evaluate_every(iterations).build()?;
+    trainer.optimize(iterations, |_| {})?;
+    Ok(evaluate(trainer.network(), &data.test)?.accuracy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gain_is_a_mean_with_its_standard_error() {
+        let row = |f32, bf16| Row { seed: 0, f32, bf16 };
+        let rows = vec![row(0.5, 0.6), row(0.5, 0.5), row(0.6, 0.8)];
+        let (mean, error) = Accuracies { iterations: 1, rows }.gain();
+        assert!((mean - 0.1).abs() < 1e-12 && (error - 0.1 / 3_f64.sqrt()).abs() < 1e-12, "{mean} {error}");
+    }
+}
