@@ -75,183 +75,111 @@ pub(super) use x86::{Eight, EightPairs, Sixteen, SixteenPairs};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
     use half::bf16;
 
     use super::Lanes;
 
-    /// 8 floats.
-    pub(in super::super) struct Eight;
-    /// 16 floats.
-    pub(in super::super) struct Sixteen;
-    /// 8 floats, to which products of pairs of bfloat16 are added.
-    pub(in super::super) struct EightPairs;
-    /// 16 floats, to which products of pairs of bfloat16 are added.
-    pub(in super::super) struct SixteenPairs;
+    macro_rules! lanes {
+        (
+            $(#[$documentation:meta])* $name:ident: $count:literal x $taps:literal, $vector:ty, $factor:ty, $factors:ty;
+            factor($values:ident) $make:expr;
+            load($from:ident) $load:expr;
+            store($sum:ident, $to:ident) $store:expr;
+            load_factors($place:ident) $load_factors:expr;
+            splat($one:ident) $splat:expr;
+            multiply_add($a:ident, $b:ident, $addend:ident) $multiply_add:expr;
+        ) => {
+            $(#[$documentation])*
+            pub(in super::super) struct $name;
 
-    impl Lanes for Eight {
-        const COUNT: usize = 8;
-        const TAPS: usize = 1;
-        type Vector = __m256;
-        type Factor = f32;
-        type Factors = __m256;
+            impl Lanes for $name {
+                const COUNT: usize = $count;
+                const TAPS: usize = $taps;
+                type Vector = $vector;
+                type Factor = $factor;
+                type Factors = $factors;
 
-        fn factor(values: &[f32]) -> f32 {
-            values[0]
-        }
+                fn factor($values: &[f32]) -> $factor {
+                    $make
+                }
 
-        #[inline(always)]
-        unsafe fn load(values: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(values) }
-        }
+                #[inline(always)]
+                unsafe fn load($from: *const f32) -> $vector {
+                    unsafe { $load }
+                }
 
-        #[inline(always)]
-        unsafe fn store(vector: __m256, values: *mut f32) {
-            unsafe { _mm256_storeu_ps(values, vector) }
-        }
+                #[inline(always)]
+                unsafe fn store($sum: $vector, $to: *mut f32) {
+                    unsafe { $store }
+                }
 
-        #[inline(always)]
-        unsafe fn load_factors(factors: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(factors) }
-        }
+                #[inline(always)]
+                unsafe fn load_factors($place: *const $factor) -> $factors {
+                    unsafe { $load_factors }
+                }
 
-        #[inline(always)]
-        unsafe fn splat(factor: *const f32) -> __m256 {
-            unsafe { _mm256_set1_ps(*factor) }
-        }
+                #[inline(always)]
+                unsafe fn splat($one: *const $factor) -> $factors {
+                    unsafe { $splat }
+                }
 
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m256, b: __m256, sum: __m256) -> __m256 {
-            unsafe { _mm256_fmadd_ps(a, b, sum) }
-        }
+                #[inline(always)]
+                unsafe fn multiply_add($a: $factors, $b: $factors, $addend: $vector) -> $vector {
+                    unsafe { $multiply_add }
+                }
+            }
+        };
     }
 
-    impl Lanes for Sixteen {
-        const COUNT: usize = 16;
-        const TAPS: usize = 1;
-        type Vector = __m512;
-        type Factor = f32;
-        type Factors = __m512;
-
-        fn factor(values: &[f32]) -> f32 {
-            values[0]
-        }
-
-        #[inline(always)]
-        unsafe fn load(values: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(values) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(vector: __m512, values: *mut f32) {
-            unsafe { _mm512_storeu_ps(values, vector) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_factors(factors: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(factors) }
-        }
-
-        #[inline(always)]
-        unsafe fn splat(factor: *const f32) -> __m512 {
-            unsafe { _mm512_set1_ps(*factor) }
-        }
-
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m512, b: __m512, sum: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(a, b, sum) }
-        }
+    lanes! {
+        /// 8 floats.
+        Eight: 8 x 1, __m256, f32, __m256;
+        factor(values) values[0];
+        load(from) _mm256_loadu_ps(from);
+        store(sum, to) _mm256_storeu_ps(to, sum);
+        load_factors(place) _mm256_loadu_ps(place);
+        splat(one) _mm256_set1_ps(*one);
+        multiply_add(a, b, sum) _mm256_fmadd_ps(a, b, sum);
     }
 
-    /// Rounds two values to bfloat16, the first in the lower bits; a missing second one is zero.
+    lanes! {
+        /// 16 floats.
+        Sixteen: 16 x 1, __m512, f32, __m512;
+        factor(values) values[0];
+        load(from) _mm512_loadu_ps(from);
+        store(sum, to) _mm512_storeu_ps(to, sum);
+        load_factors(place) _mm512_loadu_ps(place);
+        splat(one) _mm512_set1_ps(*one);
+        multiply_add(a, b, sum) _mm512_fmadd_ps(a, b, sum);
+    }
+
+    lanes! {
+        /// 8 floats, to which the products of pairs of bfloat16 are added.
+        EightPairs: 8 x 2, __m256, i32, __m256i;
+        factor(values) pair(values);
+        load(from) _mm256_loadu_ps(from);
+        store(sum, to) _mm256_storeu_ps(to, sum);
+        load_factors(place) _mm256_loadu_si256(place.cast());
+        splat(one) _mm256_set1_epi32(*one);
+        multiply_add(a, b, sum) _mm256_dpbf16_ps(sum, transmute::<__m256i, __m256bh>(a), transmute::<__m256i, __m256bh>(b));
+    }
+
+    lanes! {
+        /// 16 floats, to which the products of pairs of bfloat16 are added.
+        SixteenPairs: 16 x 2, __m512, i32, __m512i;
+        factor(values) pair(values);
+        load(from) _mm512_loadu_ps(from);
+        store(sum, to) _mm512_storeu_ps(to, sum);
+        load_factors(place) _mm512_loadu_si512(place.cast());
+        splat(one) _mm512_set1_epi32(*one);
+        multiply_add(a, b, sum) _mm512_dpbf16_ps(sum, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b));
+    }
+
+    /// Rounds two values to bfloat16 and packs them, the first into the lower bits.
     fn pair(values: &[f32]) -> i32 {
-        let half = |index: usize| u32::from(bf16::from_f32(values.get(index).copied().unwrap_or(0.0)).to_bits());
-        (half(0) | half(1) << 16).cast_signed()
-    }
-
-    impl Lanes for EightPairs {
-        const COUNT: usize = 8;
-        const TAPS: usize = 2;
-        type Vector = __m256;
-        type Factor = i32;
-        type Factors = __m256i;
-
-        fn factor(values: &[f32]) -> i32 {
-            pair(values)
-        }
-
-        #[inline(always)]
-        unsafe fn load(values: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(values) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(vector: __m256, values: *mut f32) {
-            unsafe { _mm256_storeu_ps(values, vector) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_factors(factors: *const i32) -> __m256i {
-            unsafe { _mm256_loadu_si256(factors.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn splat(factor: *const i32) -> __m256i {
-            unsafe { _mm256_set1_epi32(*factor) }
-        }
-
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m256i, b: __m256i, sum: __m256) -> __m256 {
-            unsafe {
-                _mm256_dpbf16_ps(
-                    sum,
-                    std::mem::transmute::<__m256i, __m256bh>(a),
-                    std::mem::transmute::<__m256i, __m256bh>(b),
-                )
-            }
-        }
-    }
-
-    impl Lanes for SixteenPairs {
-        const COUNT: usize = 16;
-        const TAPS: usize = 2;
-        type Vector = __m512;
-        type Factor = i32;
-        type Factors = __m512i;
-
-        fn factor(values: &[f32]) -> i32 {
-            pair(values)
-        }
-
-        #[inline(always)]
-        unsafe fn load(values: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(values) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(vector: __m512, values: *mut f32) {
-            unsafe { _mm512_storeu_ps(values, vector) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_factors(factors: *const i32) -> __m512i {
-            unsafe { _mm512_loadu_si512(factors.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn splat(factor: *const i32) -> __m512i {
-            unsafe { _mm512_set1_epi32(*factor) }
-        }
-
-        #[inline(always)]
-        unsafe fn multiply_add(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
-            unsafe {
-                _mm512_dpbf16_ps(
-                    sum,
-                    std::mem::transmute::<__m512i, __m512bh>(a),
-                    std::mem::transmute::<__m512i, __m512bh>(b),
-                )
-            }
-        }
+        let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+        (bits(values[0]) | bits(values[1]) << 16).cast_signed()
     }
 }
