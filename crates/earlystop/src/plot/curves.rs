@@ -1,10 +1,11 @@
-//! Accuracies over iterations.
+//! Accuracies or losses over iterations.
 
-use super::axes::{Axes, BELOW};
+use super::axes::{Axes, BELOW, Measure};
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
+use crate::early_stopping::Observation;
 use crate::{Error, Result};
 
 const PLOT_WIDTH: f64 = 560.0;
@@ -44,6 +45,50 @@ pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> 
     curves.draw()
 }
 
+/// Draws the loss on the validation set, and fainter that on the training batches: where they part, the network begins to
+/// learn its training images by heart. Marked is the lowest validation loss (the first, of equals).
+///
+/// The scale ends at the highest loss after a tenth of the run, and what lies above it is left out: the steep start tells
+/// nothing about over-fitting.
+///
+/// # Errors
+///
+/// If no loss in the history is a number.
+///
+/// ```
+/// use earlystop::early_stopping::Observation;
+///
+/// let losses = [(0.9, 0.8), (0.5, 0.5), (0.3, 0.4), (0.2, 0.45)];
+/// let observe = |(iteration, (train, validation))| Observation {
+///     train_loss: Some(train),
+///     validation_loss: Some(validation),
+///     ..Observation::new(iteration, 0.9)
+/// };
+/// let history: Vec<_> = (100..).step_by(100).zip(losses).map(observe).collect();
+/// let figure = earlystop::plot::loss_curves(&history)?;
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
+    let last = history.last().map_or(0, |last| last.iteration);
+    let late = history.iter().filter(|observation| 10 * observation.iteration >= last);
+    let losses = late.flat_map(|observation| [observation.train_loss, observation.validation_loss]);
+    let highest = losses.flatten().filter(|loss| loss.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    let curve = |of: fn(&Observation) -> Option<f64>| -> Vec<f64> {
+        let losses = history.iter().map(|observation| of(observation).filter(|loss| *loss <= highest));
+        losses.map(|loss| loss.unwrap_or(f64::NAN)).collect()
+    };
+    let iterations: Vec<u64> = history.iter().map(|observation| observation.iteration).collect();
+    let validation = curve(|observation| observation.validation_loss);
+    let mut curves = Curves { measure: Measure::Loss, ..Curves::new(&iterations) }
+        .faint_curve("training batches", &curve(|observation| observation.train_loss))
+        .curve("validation set", &validation);
+    let numbers = iterations.iter().zip(&validation).filter(|(_, loss)| loss.is_finite());
+    if let Some((&iteration, _)) = numbers.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
+        curves = curves.mark(iteration, &format!("lowest at {}", number(iteration as f64, 0)));
+    }
+    curves.draw()
+}
+
 /// Accuracies over iterations, to be drawn in one figure, with marks at chosen iterations.
 ///
 /// ```
@@ -56,6 +101,7 @@ pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> 
 /// ```
 #[derive(Debug, Clone)]
 pub struct Curves {
+    measure: Measure,
     iterations: Vec<u64>,
     curves: Vec<Curve>,
     marks: Vec<(u64, String)>,
@@ -64,25 +110,25 @@ pub struct Curves {
 #[derive(Debug, Clone)]
 struct Curve {
     name: String,
-    accuracies: Vec<f64>,
+    values: Vec<f64>,
     is_faint: bool,
 }
 
 impl Curves {
     /// Starts with the iterations at which accuracies were measured.
     pub fn new(iterations: &[u64]) -> Self {
-        Self { iterations: iterations.to_vec(), curves: Vec::new(), marks: Vec::new() }
+        Self { measure: Measure::Accuracy, iterations: iterations.to_vec(), curves: Vec::new(), marks: Vec::new() }
     }
 
     /// Adds a curve: one accuracy 0.0 to 1.0 for each iteration. Where one is not a number, the curve has a gap.
     pub fn curve(mut self, name: &str, accuracies: &[f64]) -> Self {
-        self.curves.push(Curve { name: name.into(), accuracies: accuracies.to_vec(), is_faint: false });
+        self.curves.push(Curve { name: name.into(), values: accuracies.to_vec(), is_faint: false });
         self
     }
 
     /// Adds a curve for the background, as [`Curves::curve`] does.
     pub fn faint_curve(mut self, name: &str, accuracies: &[f64]) -> Self {
-        self.curves.push(Curve { name: name.into(), accuracies: accuracies.to_vec(), is_faint: true });
+        self.curves.push(Curve { name: name.into(), values: accuracies.to_vec(), is_faint: true });
         self
     }
 
@@ -98,10 +144,10 @@ impl Curves {
     ///
     /// If a curve has not one accuracy for each iteration, or no accuracy is a number.
     pub fn draw(&self) -> Result<Figure> {
-        for Curve { name, accuracies, .. } in &self.curves {
-            if accuracies.len() != self.iterations.len() {
+        for Curve { name, values, .. } in &self.curves {
+            if values.len() != self.iterations.len() {
                 let expected = format!("{}, one for each iteration", self.iterations.len());
-                return Err(Error::argument(format!("accuracies of {name:?}"), expected, accuracies.len()));
+                return Err(Error::argument(format!("{} of {name:?}", self.plural()), expected, values.len()));
             }
         }
         let axes = axes(self)?;
@@ -123,17 +169,17 @@ impl Curves {
             dashes(&mut canvas, axes.x(*iteration), axes.plot.y + phase, axes.plot.bottom(), color);
         }
         for (curve, &color) in self.curves.iter().zip(curve_colors) {
-            let points: Vec<_> = self.iterations.iter().zip(&curve.accuracies).collect();
-            for piece in points.split(|(_, accuracy)| !accuracy.is_finite()) {
-                let piece: Vec<_> = piece.iter().map(|(i, accuracy)| axes.point(**i, **accuracy)).collect();
+            let points: Vec<_> = self.iterations.iter().zip(&curve.values).collect();
+            for piece in points.split(|(_, value)| !value.is_finite()) {
+                let piece: Vec<_> = piece.iter().map(|(i, value)| axes.point(**i, **value)).collect();
                 draw_curve(&mut canvas, &piece, curve.is_faint, color);
             }
         }
         for ((iteration, _), &color) in self.marks.iter().zip(mark_colors) {
             for curve in self.curves.iter().filter(|curve| !curve.is_faint) {
-                let met = self.iterations.iter().zip(&curve.accuracies).find(|(i, _)| *i == iteration);
-                if let Some((_, accuracy)) = met.filter(|(_, accuracy)| accuracy.is_finite()) {
-                    canvas.disc(axes.point(*iteration, *accuracy), 4.5, color);
+                let met = self.iterations.iter().zip(&curve.values).find(|(i, _)| *i == iteration);
+                if let Some((_, value)) = met.filter(|(_, value)| value.is_finite()) {
+                    canvas.disc(axes.point(*iteration, *value), 4.5, color);
                 }
             }
         }
@@ -148,6 +194,14 @@ impl Curves {
         Ok(canvas.finish())
     }
 
+    /// What the values are, in words.
+    fn plural(&self) -> &'static str {
+        match self.measure {
+            Measure::Accuracy => "accuracies",
+            Measure::Loss => "losses",
+        }
+    }
+
     /// Gives the colors of the curves, then of the marks.
     fn colors(&self) -> impl Iterator<Item = Color> {
         let mut distinct = DISTINCT.iter().copied().cycle();
@@ -156,20 +210,25 @@ impl Curves {
     }
 }
 
-/// The scale of the accuracies begins at a round number below all, and at 99% at the latest.
+/// The scale of accuracies begins at a round number below all, and at 99% at the latest; that of losses at 0.
 fn axes(curves: &Curves) -> Result<Axes> {
-    let accuracies = || curves.curves.iter().flat_map(|curve| &curve.accuracies).filter(|value| value.is_finite());
-    if accuracies().next().is_none() {
-        return Err(Error::argument("accuracies", "at least one number", "none"));
+    let values = || curves.curves.iter().flat_map(|curve| &curve.values).copied().filter(|value| value.is_finite());
+    if values().next().is_none() {
+        return Err(Error::argument(curves.plural(), "at least one number", "none"));
     }
     let iterations = curves.iterations.iter().chain(curves.marks.iter().map(|(iteration, _)| iteration));
     let last = iterations.max().map_or(1, |last| *last);
-    let high = 100.0 * accuracies().copied().fold(1.0, f64::max);
-    let lowest = 100.0 * accuracies().copied().fold(0.99, f64::min);
-    let y_ticks = Ticks::new(lowest, high, 8);
-    // Down to the next round number.
-    let low = y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 };
-    Ok(Axes::new([PLOT_WIDTH, PLOT_HEIGHT], last, [low, high], Ticks::new(low, high, 9)))
+    let (low, high) = match curves.measure {
+        Measure::Accuracy => {
+            let high = 100.0 * values().fold(1.0, f64::max);
+            let lowest = 100.0 * values().fold(0.99, f64::min);
+            let y_ticks = Ticks::new(lowest, high, 8);
+            // Down to the next round number.
+            (y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 }, high)
+        }
+        Measure::Loss => (values().fold(0.0, f64::min), 1.03 * values().fold(f64::MIN_POSITIVE, f64::max)),
+    };
+    Ok(Axes::new(curves.measure, [PLOT_WIDTH, PLOT_HEIGHT], last, [low, high], Ticks::new(low, high, 9)))
 }
 
 fn draw_curve(canvas: &mut Canvas, points: &[Point], is_faint: bool, color: Color) {
@@ -216,6 +275,36 @@ mod tests {
         assert_eq!((scale.low, scale.high), (84.0, 100.0));
         let scale = axes(&Curves::new(&[1, 2]).curve("", &[0.88, 0.988])).unwrap();
         assert_eq!((scale.low, scale.high), (88.0, 100.0));
+    }
+
+    fn losses(losses: &[(f64, f64)]) -> Vec<Observation> {
+        let observe = |(iteration, &(train, validation))| Observation {
+            train_loss: Some(train),
+            validation_loss: Some(validation),
+            ..Observation::new(iteration, 0.9)
+        };
+        (100..).step_by(100).zip(losses).map(observe).collect()
+    }
+
+    #[test]
+    fn no_loss_leaves_the_plot() {
+        let steep_start: Vec<_> = [(9.0, 8.0); 2].into_iter().chain([(0.3, 0.4); 28]).collect();
+        for history in [
+            losses(&steep_start),
+            losses(&[(0.5, 0.4)]),
+            losses(&[(0.0, 0.0); 3]),
+            losses(&[(f64::NAN, 0.1), (f64::INFINITY, 0.2)]),
+        ] {
+            assert_margins_are_white(&loss_curves(&history).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_history_without_losses_is_refused() {
+        for history in [vec![], vec![Observation::new(100, 0.9)], losses(&[(f64::NAN, f64::NAN)])] {
+            let error = loss_curves(&history).unwrap_err().to_string();
+            assert_eq!(error, "losses: expected at least one number, found none");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What several stopping rules make of one run: its accuracy, and below it a lane for each rule.
 
-use super::axes::{Axes, BELOW};
+use super::axes::{Axes, BELOW, Measure};
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, WHITE};
 use super::ticks::Ticks;
@@ -110,7 +110,7 @@ fn axes(history: &[Observation], comparison: &Comparison) -> Result<Axes> {
     let high = accuracies.iter().copied().chain(tests.map(|accuracy| 100.0 * accuracy)).fold(low, f64::max);
     let margin = 0.05 * (high - low).max(0.1);
     let (low, high) = (low - margin, high + margin);
-    Ok(Axes::new([WIDTH, HEIGHT], comparison.iterations, [low, high], Ticks::new(low, high, 7)))
+    Ok(Axes::new(Measure::Accuracy, [WIDTH, HEIGHT], comparison.iterations, [low, high], Ticks::new(low, high, 7)))
 }
 
 #[cfg(test)]
