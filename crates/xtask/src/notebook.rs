@@ -3,6 +3,7 @@
 mod confusion_matrix;
 mod conventions;
 mod execute;
+mod exercises;
 mod failures;
 mod figures;
 mod ipynb;

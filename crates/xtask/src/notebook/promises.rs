@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use super::ipynb::Notebook;
 use super::problem::Problem;
-use super::{save_restore, style};
+use super::{exercises, save_restore, style};
 
 pub(super) struct Promises {
     /// All headings, in order.
@@ -21,6 +21,7 @@ pub(super) struct Promises {
 pub(super) fn of(file_name: &str) -> Option<&'static Promises> {
     match file_name {
         "04_save_restore.ipynb" => Some(&save_restore::PROMISES),
+        "04_exercises.ipynb" => Some(&exercises::PROMISES),
         _ => None,
     }
 }
