@@ -81,7 +81,7 @@ impl ConvPool {
             })
         };
         let parts = begins.map(part).collect::<Vec<_>>();
-        share(parts.len(), &|index| {
+        share(parts.len(), threads, &|index| {
             let part = &mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             // SAFETY: these are the processor's instructions.
             #[cfg(target_arch = "x86_64")]

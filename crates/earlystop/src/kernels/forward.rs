@@ -78,7 +78,9 @@ impl ConvPool {
         let part =
             |(images, output)| Mutex::new(Part { images, output, winners: winners.as_mut().and_then(Iterator::next) });
         let parts = images.map(part).collect::<Vec<_>>();
-        share(parts.len(), &|index| work(&mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner())));
+        share(parts.len(), threads, &|index| {
+            work(&mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        });
     }
 }
 

@@ -13,6 +13,7 @@ mod scratch;
 mod team;
 
 pub(crate) use lanes::Processor;
+pub(crate) use team::share;
 
 /// What [`ConvPool::forward`] notes of a value that ReLU made zero: no gradient goes through it.
 ///

@@ -1,24 +1,46 @@
 //! Threads that share a kernel's work.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_uint, c_void};
 use std::mem::transmute;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Does `work` for every part from 0 to below `parts`, on as many threads at once.
+/// Does `work` for every part from 0 to below `parts`, on up to `threads` threads at once.
 ///
 /// Takes libtorch's own threads where it can. They wait for their next work by spinning, and threads beside them would have to
 /// share the cores with that.
-pub(super) fn share(parts: usize, work: &(dyn Fn(usize) + Sync)) {
-    if parts <= 1 {
-        (0..parts).for_each(work);
+pub(crate) fn share(parts: usize, threads: usize, work: &(dyn Fn(usize) + Sync)) {
+    let job = Job { next: AtomicUsize::new(0), parts, work };
+    let threads = threads.min(parts);
+    if threads <= 1 {
+        job.run();
     } else if let Some(team) = OpenMp::find() {
-        team.share(parts, work);
+        team.run(&job, threads);
     } else {
         thread::scope(|scope| {
-            (1..parts).for_each(|part| drop(scope.spawn(move || work(part))));
-            work(0);
+            (1..threads).for_each(|_| drop(scope.spawn(|| job.run())));
+            job.run();
         });
+    }
+}
+
+/// What threads take their parts from.
+struct Job<'a> {
+    next: AtomicUsize,
+    parts: usize,
+    work: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Job<'_> {
+    /// Does parts until none is left.
+    fn run(&self) {
+        loop {
+            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            if part >= self.parts {
+                return;
+            }
+            (self.work)(part);
+        }
     }
 }
 
@@ -50,33 +72,16 @@ impl OpenMp {
         None
     }
 
-    fn share(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
-        let job = Job { next: AtomicUsize::new(0), parts, work };
+    fn run(&self, job: &Job, threads: usize) {
         // SAFETY: the call returns when all threads are done with the job, which outlives it.
-        unsafe { (self.parallel)(run, (&raw const job).cast_mut().cast(), parts as c_uint, 0) }
+        unsafe { (self.parallel)(run, (&raw const *job).cast_mut().cast(), threads as c_uint, 0) }
     }
-}
-
-/// What the threads of a team take their parts from.
-struct Job<'a> {
-    next: AtomicUsize,
-    parts: usize,
-    work: &'a (dyn Fn(usize) + Sync),
 }
 
 unsafe extern "C" fn run(job: *mut c_void) {
-    // SAFETY: `OpenMp::share` gives a job that lives until all threads are done.
-    let job = unsafe { &*job.cast_const().cast::<Job>() };
-    loop {
-        let part = job.next.fetch_add(1, Ordering::Relaxed);
-        if part >= job.parts {
-            return;
-        }
-        (job.work)(part);
-    }
+    // SAFETY: `OpenMp::run` gives a job that lives until all threads are done.
+    unsafe { &*job.cast_const().cast::<Job>() }.run();
 }
-
-const _: () = assert!(size_of::<c_int>() == 4);
 
 #[cfg(test)]
 mod tests {
@@ -86,9 +91,9 @@ mod tests {
 
     #[test]
     fn every_part_is_done_once() {
-        for parts in [0, 1, 2, 7] {
+        for (parts, threads) in [(0, 2), (1, 2), (2, 2), (7, 2), (3, 8), (3, 1)] {
             let done = Mutex::new(vec![0; parts]);
-            share(parts, &|part| done.lock().unwrap()[part] += 1);
+            share(parts, threads, &|part| done.lock().unwrap()[part] += 1);
             assert_eq!(done.into_inner().unwrap(), vec![1; parts]);
         }
     }

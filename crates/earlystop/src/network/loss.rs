@@ -55,7 +55,7 @@ impl Deref for Loss {
 
 impl Network {
     /// Computes the loss's gradient for every variable that is trained: its place in the one buffer, and a gradient in the
-    /// same order of memory.
+    /// same order of memory; in the order of the places.
     pub(crate) fn gradients(&self, loss: &Loss) -> Result<Vec<(Range<usize>, Tensor)>> {
         // libtorch would read through a null pointer.
         if !loss.requires_grad() {
@@ -82,6 +82,7 @@ impl Network {
             let found = pull_back(&value, gradient, &leaves)?;
             gradients.extend(places.into_iter().zip(found.into_iter().map(in_order)));
         }
+        gradients.sort_by_key(|(place, _)| place.start);
         Ok(gradients)
     }
 }
@@ -145,9 +146,7 @@ mod tests {
         let values = (0..6 * 784).map(|index| (index * 7919 % 256) as f32 / 255.0).collect::<Vec<_>>();
         let labels = Tensor::eye(10, (Kind::Float, Device::Cpu)).narrow(0, 0, 6);
         let loss = network.training_loss(&Tensor::from_slice(&values).reshape([6, 784]), &labels, 1).unwrap();
-        let mut gradients = network.gradients(&loss).unwrap();
-        gradients.sort_by_key(|(place, _)| place.start);
-        (loss.double_value(&[]), gradients)
+        (loss.double_value(&[]), network.gradients(&loss).unwrap())
     }
 
     #[test]

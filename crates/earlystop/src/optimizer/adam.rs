@@ -1,11 +1,13 @@
 //! Adam, with its moments as named tensors.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result, torch};
+use crate::kernels::share;
 use crate::memory::{values, values_mut};
 use crate::network::{Loss, Network};
 
@@ -13,6 +15,8 @@ use crate::network::{Loss, Network};
 const BETA1: f64 = 0.9;
 /// Decay of the running mean of the squared gradients.
 const BETA2: f64 = 0.999;
+/// How many values a thread updates at a time.
+const PART: usize = 1 << 15;
 /// Keeps the division finite where all gradients were zero.
 const EPSILON: f64 = 1e-8;
 
@@ -127,18 +131,32 @@ impl Step {
         Self { rate: learning_rate / (1.0 - BETA1.powf(t)), root: (1.0 - BETA2.powf(t)).sqrt() }
     }
 
-    /// Updates in one pass over the memory, several times faster than libtorch's separate operations.
+    /// Updates in one pass over the memory, several times faster than libtorch's separate operations. Gradients come in the order
+    /// of their places.
     fn update_on_cpu(&self, gradients: &[(Range<usize>, Tensor)], mut flat: Tensor, m: &mut Tensor, v: &mut Tensor) {
         let (flat, m, v) = (values_mut(&mut flat), values_mut(m), values_mut(v));
+        let (mut rest, mut begin) = ([flat, m, v], 0);
+        let mut parts = Vec::new();
+        for (place, gradient) in gradients {
+            let skipped = place.start - begin;
+            let [values, m, v] = rest.each_mut().map(|rest| take(rest, skipped, place.len()).chunks_mut(PART));
+            parts.extend(values.zip(m).zip(v).zip(self::values(gradient).chunks(PART)).map(Mutex::new));
+            begin = place.end;
+        }
+        share(parts.len(), tch::get_num_threads() as usize, &|part| {
+            let part = &mut *parts[part].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let (((values, m), v), gradient) = part;
+            self.update(values, m, v, gradient);
+        });
+    }
+
+    fn update(&self, values: &mut [f32], m: &mut [f32], v: &mut [f32], gradient: &[f32]) {
         let (rate, root) = (self.rate as f32, self.root as f32);
         let (keep1, add1, keep2, add2) = (BETA1 as f32, (1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32);
-        for (place, gradient) in gradients {
-            let [flat, m, v] = [&mut *flat, &mut *m, &mut *v].map(|buffer| &mut buffer[place.clone()]);
-            for (((value, &g), m), v) in flat.iter_mut().zip(values(gradient)).zip(m).zip(v) {
-                *m = keep1 * *m + add1 * g;
-                *v = keep2 * *v + add2 * g * g;
-                *value -= rate * *m / (v.sqrt() / root + EPSILON as f32);
-            }
+        for (((value, m), v), &g) in values.iter_mut().zip(m).zip(v).zip(gradient) {
+            *m = keep1 * *m + add1 * g;
+            *v = keep2 * *v + add2 * g * g;
+            *value -= rate * *m / (v.sqrt() / root + EPSILON as f32);
         }
     }
 
@@ -160,6 +178,13 @@ impl Step {
         }
         Ok(())
     }
+}
+
+/// Cuts off what lies behind the first `skipped` values, `count` of them.
+fn take<'a>(rest: &mut &'a mut [f32], skipped: usize, count: usize) -> &'a mut [f32] {
+    let (taken, others) = std::mem::take(rest).split_at_mut(skipped + count);
+    *rest = others;
+    &mut taken[skipped..]
 }
 
 #[cfg(test)]
