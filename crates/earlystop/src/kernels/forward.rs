@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
+use super::ConvPool;
 use super::lanes::{Lanes, Processor};
 use super::scratch::{Blocks, Padded};
 use super::team::share;
-use super::{ConvPool, RECTIFIED};
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
@@ -167,18 +167,17 @@ unsafe fn convolve<L: Lanes>(
                 let corner = &padded.factors[2 * row * padded.row + 2 * column * padded.pixel..];
                 let tile = Tile { corner, row: padded.row, pixel: padded.pixel, weights, kernel: conv.kernel };
                 let pooled = (COLUMNS / 2).min(width - column);
-                let mut values = [[[0.0; MOST]; COLUMNS]; 2];
+                let mut largest = [[0.0; MOST]; COLUMNS / 2];
+                let mut winner = [[0; MOST]; COLUMNS / 2];
                 // SAFETY: the tile's columns lie in the image.
                 unsafe {
                     if pooled == COLUMNS / 2 {
-                        tile.sums::<L, COLUMNS>(&start, &mut values);
+                        tile.pool::<L, COLUMNS>(&start, &mut largest, &mut winner);
                     } else {
-                        tile.sums::<L, 2>(&start, &mut values);
+                        tile.pool::<L, 2>(&start, &mut largest, &mut winner);
                     }
                 }
-                for index in 0..pooled {
-                    let [above, below] = [&values[0], &values[1]].map(|row| [&row[2 * index], &row[2 * index + 1]]);
-                    let (largest, winner) = largest::<L>([above[0], above[1], below[0], below[1]]);
+                for (index, (largest, winner)) in largest.iter().zip(&winner).take(pooled).enumerate() {
                     let begin = (row * width + column + index) * conv.channels_out + first;
                     output[begin..begin + lanes].copy_from_slice(&largest[..lanes]);
                     if let Some(winners) = &mut winners {
@@ -204,10 +203,11 @@ struct Tile<'a, F> {
 
 impl<F> Tile<'_, F> {
     #[inline(always)]
-    unsafe fn sums<L: Lanes<Factor = F>, const COLUMNS: usize>(
+    unsafe fn pool<L: Lanes<Factor = F>, const COLUMNS: usize>(
         &self,
         start: &[f32; MOST],
-        values: &mut [[[f32; MOST]; self::COLUMNS]; 2],
+        largest: &mut [[f32; MOST]],
+        winner: &mut [[u8; MOST]],
     ) {
         unsafe {
             let mut sums = [[L::load(start.as_ptr()); COLUMNS]; 2];
@@ -229,30 +229,11 @@ impl<F> Tile<'_, F> {
                     weights = weights.wrapping_add(L::COUNT);
                 }
             }
-            for (sums, values) in sums.iter().zip(values) {
-                for (sum, values) in sums.iter().zip(values) {
-                    L::store(*sum, values.as_mut_ptr());
-                }
+            for index in 0..COLUMNS / 2 {
+                let [above, below] = &sums;
+                let window = [above[2 * index], above[2 * index + 1], below[2 * index], below[2 * index + 1]];
+                L::store(L::largest(window, winner[index].as_mut_ptr()), largest[index].as_mut_ptr());
             }
         }
     }
-}
-
-/// Finds the largest of a window's four values, in each lane, and which one it is; NaN is larger than any number.
-#[inline(always)]
-fn largest<L: Lanes>(window: [&[f32; MOST]; 4]) -> ([f32; MOST], [u8; MOST]) {
-    let (mut largest, mut winner) = (*window[0], [0_u32; MOST]);
-    for (index, values) in (1..).zip(&window[1..]) {
-        for lane in 0..L::COUNT {
-            let wins = values[lane] > largest[lane] || values[lane].is_nan();
-            largest[lane] = if wins { values[lane] } else { largest[lane] };
-            winner[lane] = if wins { index } else { winner[lane] };
-        }
-    }
-    for lane in 0..L::COUNT {
-        let rectified = largest[lane] <= 0.0;
-        largest[lane] = if rectified { 0.0 } else { largest[lane] };
-        winner[lane] = if rectified { u32::from(RECTIFIED) } else { winner[lane] };
-    }
-    (largest, winner.map(|winner| winner as u8))
 }

@@ -67,6 +67,9 @@ pub(super) trait Lanes {
     unsafe fn splat(factor: *const Self::Factor) -> Self::Factors;
     /// Computes `a * b + sum`.
     unsafe fn multiply_add(a: Self::Factors, b: Self::Factors, sum: Self::Vector) -> Self::Vector;
+    /// Finds the largest of four values, in each lane, and writes down which it is; NaN is larger than any number. Where no
+    /// value is above zero, it is zero, and [`RECTIFIED`] is written down.
+    unsafe fn largest(window: [Self::Vector; 4], winners: *mut u8) -> Self::Vector;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -79,6 +82,7 @@ mod x86 {
 
     use half::bf16;
 
+    use super::super::RECTIFIED;
     use super::Lanes;
 
     macro_rules! lanes {
@@ -90,6 +94,7 @@ mod x86 {
             load_factors($place:ident) $load_factors:expr;
             splat($one:ident) $splat:expr;
             multiply_add($a:ident, $b:ident, $addend:ident) $multiply_add:expr;
+            largest $largest:ident;
         ) => {
             $(#[$documentation])*
             pub(in super::super) struct $name;
@@ -129,6 +134,11 @@ mod x86 {
                 unsafe fn multiply_add($a: $factors, $b: $factors, $addend: $vector) -> $vector {
                     unsafe { $multiply_add }
                 }
+
+                #[inline(always)]
+                unsafe fn largest(window: [$vector; 4], winners: *mut u8) -> $vector {
+                    unsafe { $largest(window, winners) }
+                }
             }
         };
     }
@@ -142,6 +152,7 @@ mod x86 {
         load_factors(place) _mm256_loadu_ps(place);
         splat(one) _mm256_set1_ps(*one);
         multiply_add(a, b, sum) _mm256_fmadd_ps(a, b, sum);
+        largest largest_of_eights;
     }
 
     lanes! {
@@ -153,6 +164,7 @@ mod x86 {
         load_factors(place) _mm512_loadu_ps(place);
         splat(one) _mm512_set1_ps(*one);
         multiply_add(a, b, sum) _mm512_fmadd_ps(a, b, sum);
+        largest largest_of_sixteens;
     }
 
     lanes! {
@@ -164,6 +176,7 @@ mod x86 {
         load_factors(place) _mm256_loadu_si256(place.cast());
         splat(one) _mm256_set1_epi32(*one);
         multiply_add(a, b, sum) _mm256_dpbf16_ps(sum, transmute::<__m256i, __m256bh>(a), transmute::<__m256i, __m256bh>(b));
+        largest largest_of_eights;
     }
 
     lanes! {
@@ -175,6 +188,43 @@ mod x86 {
         load_factors(place) _mm512_loadu_si512(place.cast());
         splat(one) _mm512_set1_epi32(*one);
         multiply_add(a, b, sum) _mm512_dpbf16_ps(sum, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b));
+        largest largest_of_sixteens;
+    }
+
+    #[inline(always)]
+    unsafe fn largest_of_eights(window: [__m256; 4], winners: *mut u8) -> __m256 {
+        unsafe {
+            let (mut largest, mut winner) = (window[0], _mm256_setzero_ps());
+            for (index, values) in window.into_iter().enumerate().skip(1) {
+                let is_larger = _mm256_cmp_ps::<_CMP_GT_OQ>(values, largest);
+                let wins = _mm256_or_ps(is_larger, _mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+                largest = _mm256_blendv_ps(largest, values, wins);
+                winner = _mm256_blendv_ps(winner, _mm256_set1_ps(index as f32), wins);
+            }
+            let rectified = _mm256_cmp_ps::<_CMP_LE_OQ>(largest, _mm256_setzero_ps());
+            winner = _mm256_blendv_ps(winner, _mm256_set1_ps(f32::from(RECTIFIED)), rectified);
+            let winner = _mm256_cvtps_epi32(winner);
+            let winner = _mm_packus_epi32(_mm256_castsi256_si128(winner), _mm256_extracti128_si256::<1>(winner));
+            _mm_storel_epi64(winners.cast(), _mm_packus_epi16(winner, winner));
+            _mm256_andnot_ps(rectified, largest)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn largest_of_sixteens(window: [__m512; 4], winners: *mut u8) -> __m512 {
+        unsafe {
+            let (mut largest, mut winner) = (window[0], _mm512_setzero_si512());
+            for (index, values) in window.into_iter().enumerate().skip(1) {
+                let is_larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, largest);
+                let wins = is_larger | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+                largest = _mm512_mask_mov_ps(largest, wins, values);
+                winner = _mm512_mask_set1_epi32(winner, wins, index as i32);
+            }
+            let rectified = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(largest, _mm512_setzero_ps());
+            winner = _mm512_mask_set1_epi32(winner, rectified, i32::from(RECTIFIED));
+            _mm_storeu_si128(winners.cast(), _mm512_cvtepi32_epi8(winner));
+            _mm512_mask_mov_ps(largest, rectified, _mm512_setzero_ps())
+        }
     }
 
     /// Rounds two values to bfloat16 and packs them, the first into the lower bits.
