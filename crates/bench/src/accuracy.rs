@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use earlystop::network::Precision;
-use earlystop::tch::Device;
 use earlystop::trainer::evaluate;
-use earlystop::{Adam, Mnist, Network, Trainer};
+use earlystop::{Adam, Mnist, Trainer};
 use serde::Serialize;
 
 use crate::Result;
+use crate::job::Size;
+use crate::worker::network;
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
 const ITERATIONS: u64 = 4_000;
@@ -52,17 +53,7 @@ pub(crate) fn run(data: &Path, quick: bool) -> Result<Accuracies> {
 
 /// Trains the tutorial's network and evaluates it, both in one precision.
 fn train(data: &Mnist, seed: u64, precision: Precision, iterations: u64) -> Result<f64> {
-    let network = Network::builder([28, 28, 1])
-        .conv2d(5, 16, "layer_conv1")
-        .max_pool(2, 2)
-        .conv2d(5, 36, "layer_conv2")
-        .max_pool(2, 2)
-        .flatten()
-        .fully_connected(128, "layer_fc1")
-        .softmax_classifier(10)
-        .precision(precision)
-        .seed(seed)
-        .build(Device::Cpu)?;
+    let network = network(&Size::TUTORIAL, precision, seed)?;
     let optimizer = Adam::new(&network, 1e-4)?;
     let trainer = Trainer::builder(network, optimizer, &data.train, &data.validation);
     let mut trainer = trainer.seed(seed).evaluate_every(iterations).build()?;

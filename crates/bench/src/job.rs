@@ -8,7 +8,7 @@ use lexopt::ValueExt as _;
 
 use crate::Result;
 
-/// The seed of the order of the batches.
+/// The seed of the order of the batches, and of our initial values.
 pub(crate) const SEED: u64 = 0;
 /// How many examples of batches are written down, a dozen epochs; then workers begin again.
 const ORDER_LENGTH: usize = 12 * 55_000;

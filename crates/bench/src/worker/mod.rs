@@ -11,6 +11,8 @@ use earlystop::tch::{self, Device, Kind, Tensor};
 use lexopt::ValueExt as _;
 use serde_json::{Value, json};
 
+pub(crate) use ours::network;
+
 use crate::Result;
 use crate::job::Settings;
 

@@ -8,7 +8,22 @@ use earlystop::{Adam, Batches, Metadata, Mnist, Network};
 
 use super::Worker;
 use crate::Result;
-use crate::job::{SEED, Settings};
+use crate::job::{SEED, Settings, Size};
+
+/// The tutorial's network, in a size.
+pub(crate) fn network(size: &Size, precision: Precision, seed: u64) -> earlystop::Result<Network> {
+    Network::builder([28, 28, 1])
+        .conv2d(5, size.channels(16), "layer_conv1")
+        .max_pool(2, 2)
+        .conv2d(5, size.channels(36), "layer_conv2")
+        .max_pool(2, 2)
+        .flatten()
+        .fully_connected(size.channels(128), "layer_fc1")
+        .softmax_classifier(10)
+        .precision(precision)
+        .seed(seed)
+        .build(Device::Cpu)
+}
 
 pub(super) struct Ours {
     data: Mnist,
@@ -22,17 +37,7 @@ pub(super) struct Ours {
 impl Ours {
     pub(super) fn new(settings: &Settings, precision: Precision) -> Result<Self> {
         let data = Mnist::load(&settings.data, |_| {})?;
-        let channels = |tutorials| settings.size.channels(tutorials);
-        let network = Network::builder([28, 28, 1])
-            .conv2d(5, channels(16), "layer_conv1")
-            .max_pool(2, 2)
-            .conv2d(5, channels(36), "layer_conv2")
-            .max_pool(2, 2)
-            .flatten()
-            .fully_connected(channels(128), "layer_fc1")
-            .softmax_classifier(10)
-            .precision(precision)
-            .build(Device::Cpu)?;
+        let network = network(&settings.size, precision, SEED)?;
         let optimizer = Adam::new(&network, 1e-4)?;
         let batches = Batches::new(data.train.len(), settings.size.batch, SEED)?;
         let store = Store::open(&settings.saves)?.keep(Keep::last(2).best(1));

@@ -1,7 +1,5 @@
 //! From the output's gradient to those of weights, biases and images.
 
-use std::sync::Mutex;
-
 use super::lanes::{Lanes, Processor};
 use super::scratch::{Aligned, Padded};
 use super::team::share;
@@ -65,24 +63,19 @@ impl ConvPool {
         gradients: Gradients,
     ) {
         let rows = Rows::new(self, weight);
-        let images_each = self.batch(images).div_ceil(threads).max(1);
-        let (input, values) = (self.input.iter().product::<usize>(), self.output().iter().product::<usize>());
+        let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
         let mut image_gradients = gradients.images.map(|images| images.chunks_mut(images_each * input));
-        let begins = (0..self.batch(images)).step_by(images_each);
-        let part = |begin: usize| {
-            let end = self.batch(images).min(begin + images_each);
-            Mutex::new(Part {
-                images: &images[begin * input..end * input],
-                winners: &winners[begin * values..end * values],
-                gradient: &gradient[begin * values..end * values],
-                weight: Aligned::new(rows.count),
-                bias: vec![0.0; self.channels_out],
-                image_gradients: image_gradients.as_mut().and_then(Iterator::next),
-            })
+        let chunks = images.chunks(images_each * input).zip(winners.chunks(images_each * values));
+        let part = |((images, winners), gradient)| Part {
+            images,
+            winners,
+            gradient,
+            weight: Aligned::new(rows.count),
+            bias: vec![0.0; self.channels_out],
+            image_gradients: image_gradients.as_mut().and_then(Iterator::next),
         };
-        let parts = begins.map(part).collect::<Vec<_>>();
-        share(parts.len(), threads, &|index| {
-            let part = &mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut parts = chunks.zip(gradient.chunks(images_each * values)).map(part).collect::<Vec<_>>();
+        share(&mut parts, threads, |part| {
             // SAFETY: these are the processor's instructions.
             #[cfg(target_arch = "x86_64")]
             unsafe {
@@ -95,7 +88,6 @@ impl ConvPool {
         gradients.weight.fill(0.0);
         gradients.bias.fill(0.0);
         for part in parts {
-            let part = part.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
             let padded = part.weight.chunks_exact(rows.padded);
             for (sums, row) in gradients.weight.chunks_exact_mut(rows.length).zip(padded) {
                 sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
@@ -142,13 +134,13 @@ unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
 unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
     let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
     let mut hits = Hits::new(conv, &image);
-    let (input, values) = (conv.input.iter().product::<usize>(), conv.output().iter().product::<usize>());
+    let [input, values] = conv.values();
     // Where the vectors of a kernel lie in an image.
     let vectors = rows.padded / L::COUNT;
     let places =
         (0..conv.kernel * vectors).map(|i| i / vectors * image.row + i % vectors * L::COUNT).collect::<Vec<_>>();
-    for index in 0..conv.batch(part.images) {
-        image.fill::<L>(&part.images[index * input..][..input]);
+    for (index, pixels) in part.images.chunks_exact(input).enumerate() {
+        image.fill::<L>(pixels);
         hits.find(&part.winners[index * values..], &part.gradient[index * values..]);
         for channel in 0..conv.channels_out {
             let hits = hits.of(channel);

@@ -1,7 +1,5 @@
 //! From images to the rectified maxima of their convolution.
 
-use std::sync::Mutex;
-
 use super::ConvPool;
 use super::lanes::{Lanes, Processor};
 use super::scratch::{Blocks, Padded};
@@ -40,21 +38,21 @@ impl ConvPool {
                 Processor::Avx512Bf16 if halves && self.input[2].is_multiple_of(2) => {
                     let weights = Weights::new::<SixteenPairs, EightPairs>(self, weight);
                     // SAFETY: these are the processor's instructions.
-                    self.in_parts(images, threads, output, winners, &|part| unsafe {
+                    self.in_parts(images, threads, output, winners, |part| unsafe {
                         pairs(self, &weights, bias, part)
                     });
                 }
                 Processor::Avx512 | Processor::Avx512Bf16 => {
                     let weights = Weights::new::<Sixteen, Eight>(self, weight);
                     // SAFETY: as above.
-                    self.in_parts(images, threads, output, winners, &|part| unsafe {
+                    self.in_parts(images, threads, output, winners, |part| unsafe {
                         sixteen(self, &weights, bias, part)
                     });
                 }
                 Processor::Avx2 => {
                     let weights = Weights::new::<Eight, Eight>(self, weight);
                     // SAFETY: as above.
-                    self.in_parts(images, threads, output, winners, &|part| unsafe {
+                    self.in_parts(images, threads, output, winners, |part| unsafe {
                         eight(self, &weights, bias, part)
                     });
                 }
@@ -69,18 +67,13 @@ impl ConvPool {
         threads: usize,
         output: &mut [f32],
         winners: Option<&mut [u8]>,
-        work: &(dyn Fn(&mut Part) + Sync),
+        work: impl Fn(&mut Part) + Sync,
     ) {
-        let images_each = self.batch(images).div_ceil(threads).max(1);
-        let (input, values) = (self.input.iter().product::<usize>(), self.output().iter().product::<usize>());
+        let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
         let mut winners = winners.map(|winners| winners.chunks_mut(images_each * values));
         let images = images.chunks(images_each * input).zip(output.chunks_mut(images_each * values));
-        let part =
-            |(images, output)| Mutex::new(Part { images, output, winners: winners.as_mut().and_then(Iterator::next) });
-        let parts = images.map(part).collect::<Vec<_>>();
-        share(parts.len(), threads, &|index| {
-            work(&mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
-        });
+        let part = |(images, output)| Part { images, output, winners: winners.as_mut().and_then(Iterator::next) };
+        share(&mut images.map(part).collect::<Vec<_>>(), threads, work);
     }
 }
 
@@ -131,8 +124,8 @@ unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
     part: &mut Part,
 ) {
     let mut padded = Padded::new::<Wide>(conv);
-    let values = conv.output().iter().product::<usize>();
-    let images = part.images.chunks_exact(conv.input.iter().product());
+    let [input, values] = conv.values();
+    let images = part.images.chunks_exact(input);
     for (index, (image, output)) in images.zip(part.output.chunks_exact_mut(values)).enumerate() {
         padded.fill::<Wide>(image);
         let mut winners = part.winners.as_mut().map(|winners| &mut winners[index * values..][..values]);
@@ -202,18 +195,19 @@ struct Tile<'a, F> {
 }
 
 impl<F> Tile<'_, F> {
+    /// Computes the convolution in N columns, and the largest of every four of its values.
     #[inline(always)]
-    unsafe fn pool<L: Lanes<Factor = F>, const COLUMNS: usize>(
+    unsafe fn pool<L: Lanes<Factor = F>, const N: usize>(
         &self,
         start: &[f32; MOST],
         largest: &mut [[f32; MOST]],
         winner: &mut [[u8; MOST]],
     ) {
         unsafe {
-            let mut sums = [[L::load(start.as_ptr()); COLUMNS]; 2];
+            let mut sums = [[L::load(start.as_ptr()); N]; 2];
             let mut weights = self.weights.as_ptr();
             for y in 0..self.kernel {
-                let mut pixels = [[self.corner.as_ptr().wrapping_add(y * self.row); COLUMNS]; 2];
+                let mut pixels = [[self.corner.as_ptr().wrapping_add(y * self.row); N]; 2];
                 for (row, pixels) in pixels.iter_mut().enumerate() {
                     for (column, pixel) in pixels.iter_mut().enumerate() {
                         *pixel = pixel.wrapping_add(row * self.row + column * self.pixel);
@@ -229,7 +223,7 @@ impl<F> Tile<'_, F> {
                     weights = weights.wrapping_add(L::COUNT);
                 }
             }
-            for index in 0..COLUMNS / 2 {
+            for index in 0..N / 2 {
                 let [above, below] = &sums;
                 let window = [above[2 * index], above[2 * index + 1], below[2 * index], below[2 * index + 1]];
                 L::store(L::largest(window, winner[index].as_mut_ptr()), largest[index].as_mut_ptr());

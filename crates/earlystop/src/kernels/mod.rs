@@ -81,9 +81,14 @@ impl ConvPool {
         self.kernel * self.kernel * self.input[2]
     }
 
-    /// Returns the number of images, all of which lie in `images`.
-    fn batch(&self, images: &[f32]) -> usize {
-        images.len() / self.input.iter().product::<usize>()
+    /// Returns the number of values of an image and of its output.
+    fn values(&self) -> [usize; 2] {
+        [self.input, self.output()].map(|sizes| sizes.iter().product())
+    }
+
+    /// Returns how many of a batch's images each thread takes.
+    fn images_each(&self, images: &[f32], threads: usize) -> usize {
+        (images.len() / self.values()[0]).div_ceil(threads).max(1)
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::ffi::{c_uint, c_void};
 use std::mem::transmute;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Does `work` for every part from 0 to below `parts`, on up to `threads` threads at once.
+/// Does `work` for every part, on up to `threads` threads at once.
 ///
 /// Takes libtorch's own threads where it can. They wait for their next work by spinning, and threads beside them would have to
 /// share the cores with that.
-pub(crate) fn share(parts: usize, threads: usize, work: &(dyn Fn(usize) + Sync)) {
-    let job = Job { next: AtomicUsize::new(0), parts, work };
-    let threads = threads.min(parts);
+pub(crate) fn share<P: Send>(parts: &mut [P], threads: usize, work: impl Fn(&mut P) + Sync) {
+    let threads = threads.min(parts.len());
+    let parts = parts.iter_mut().map(Mutex::new).collect::<Vec<_>>();
+    let work = |index: usize| work(&mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let job = Job { next: AtomicUsize::new(0), parts: parts.len(), work: &work };
     if threads <= 1 {
         job.run();
     } else if let Some(team) = OpenMp::find() {
@@ -63,6 +66,7 @@ impl OpenMp {
                 return None;
             }
             let parallel = libc::dlsym(library, c"GOMP_parallel".as_ptr());
+            libc::dlclose(library); // libtorch holds it
             (!parallel.is_null()).then(|| Self { parallel: transmute::<*mut c_void, Parallel>(parallel) })
         }
     }
@@ -85,16 +89,14 @@ unsafe extern "C" fn run(job: *mut c_void) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     #[test]
     fn every_part_is_done_once() {
         for (parts, threads) in [(0, 2), (1, 2), (2, 2), (7, 2), (3, 8), (3, 1)] {
-            let done = Mutex::new(vec![0; parts]);
-            share(parts, threads, &|part| done.lock().unwrap()[part] += 1);
-            assert_eq!(done.into_inner().unwrap(), vec![1; parts]);
+            let mut done = vec![0; parts];
+            share(&mut done, threads, |done| *done += 1);
+            assert_eq!(done, vec![1; parts]);
         }
     }
 

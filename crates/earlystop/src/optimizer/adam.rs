@@ -1,7 +1,6 @@
 //! Adam, with its moments as named tensors.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -140,12 +139,10 @@ impl Step {
         for (place, gradient) in gradients {
             let skipped = place.start - begin;
             let [values, m, v] = rest.each_mut().map(|rest| take(rest, skipped, place.len()).chunks_mut(PART));
-            parts.extend(values.zip(m).zip(v).zip(self::values(gradient).chunks(PART)).map(Mutex::new));
+            parts.extend(values.zip(m).zip(v).zip(self::values(gradient).chunks(PART)));
             begin = place.end;
         }
-        share(parts.len(), tch::get_num_threads() as usize, &|part| {
-            let part = &mut *parts[part].lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let (((values, m), v), gradient) = part;
+        share(&mut parts, tch::get_num_threads() as usize, |(((values, m), v), gradient)| {
             self.update(values, m, v, gradient);
         });
     }
