@@ -36,7 +36,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         // Where evcxr looks for a kernelspec of an older evcxr to write over: never the one in the user's home.
         .env("JUPYTER_PATH", &config)
         // Kept open as the kernel's standard input, and its compilers', the lock ends when the last of them does.
-        .stdin(slot.into_lock())
+        .stdin(slot.lock()?)
         .exec();
     Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
 }

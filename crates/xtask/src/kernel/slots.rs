@@ -61,9 +61,16 @@ impl Slot {
         self.folder.join("ctx")
     }
 
-    /// The open file whose lock keeps others out.
-    pub(crate) fn into_lock(self) -> File {
-        self.lock
+    /// One more handle of the lock, for a process that this one becomes.
+    pub(crate) fn lock(&self) -> Result<File> {
+        self.lock.try_clone().map_err(|source| Error::io("keep the lock of", &self.folder, &source))
+    }
+}
+
+impl Drop for Slot {
+    /// Outright, since closing is not enough: a child that another thread is starting has the file open too, for an instant.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
@@ -126,8 +133,8 @@ impl Builds {
     fn refresh(&self, folder: &Path) -> Result<()> {
         let warm = self.folder.join("warm");
         // Any number may copy it at a time, but not while it is being warmed up.
-        let lock = self.open("warm")?.lock;
-        match lock.try_lock_shared() {
+        let shared = self.open("warm")?;
+        match shared.lock.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) if folder.exists() => return Ok(()),
             Err(TryLockError::WouldBlock) => return self.lay_out(folder),
@@ -235,8 +242,8 @@ mod tests {
     #[test]
     fn two_kernels_may_copy_the_warm_folder_at_the_same_time() {
         let (_clone, builds) = warm_clone();
-        let other = builds.open("warm").unwrap().lock;
-        other.lock_shared().unwrap();
+        let other = builds.open("warm").unwrap();
+        other.lock.lock_shared().unwrap();
         assert_eq!(compiled(&builds.take().unwrap()).as_deref(), Some("dependencies"));
     }
 
