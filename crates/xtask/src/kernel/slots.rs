@@ -28,7 +28,7 @@ opt-level = 2
 debug = false
 strip = "debuginfo"
 rpath = true
-lto = false
+lto = "off"
 codegen-units = 16
 incremental = true
 
@@ -38,8 +38,17 @@ overflow-checks = false
 
 [profile.dev.package.earlystop]
 opt-level = 3
+codegen-units = 1
 debug-assertions = false
 overflow-checks = false
+
+[profile.dev.package.torch-sys]
+opt-level = 0
+debug-assertions = false
+overflow-checks = false
+
+[profile.dev.package.zstd-sys]
+opt-level = 0
 "#;
 
 /// All build folders: `.kernel/build`.
