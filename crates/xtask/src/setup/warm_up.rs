@@ -28,7 +28,7 @@ pub(super) fn ensure(workspace: &Workspace, environment: &Environment) -> Result
     }
     let mut step = Step::start(match is_warm {
         true => "Fetching MNIST",
-        false => "Compiling the notebooks' dependencies in a first kernel (about 3 minutes)",
+        false => "Compiling the notebooks' dependencies in a first kernel (about 2 minutes)",
     });
     let mut session = environment.command(&environment.python);
     session.args(["-c", SESSION, KERNEL_NAME]).args(CELLS).current_dir(workspace.notebooks());
