@@ -53,7 +53,11 @@ pub(super) const PROMISES: Promises = Promises {
 };
 
 const IMPATIENT: &str = r"patience\(500\) .* (\d+\.\d+)%";
+const STRICT: &str = r"noise-aware\(.* (\d+\.\d+)%";
+const UNLUCKY: &str = r"GL\(5\) .* (\d+\.\d+)%";
 const MEAN: &str = r"never +10000 .* (\d+\.\d+)%";
+const REPLAYED_ON_LOSS: &str = r"patience\(1000 on loss\) .* (\d+\.\d+)% +(\d+) \(\d+%\)";
+const REPLAYED_TO_THE_END: &str = r"never +- .* (\d+\.\d+)% +0 \(0%\)";
 const FIRST_CALL: &str = r"first call: (\d+\.\d) s, validation accuracy (\d+\.\d+)%";
 const SECOND_CALL: &str = r"second call: (\d+\.\d) s, validation accuracy (\d+\.\d+)%";
 const FINE_TUNED: &str = r" +400 +(\d+\.\d)% +(\d+\.\d)%";
@@ -66,6 +70,10 @@ const SEVENS: &str = r"(\d+) of 10000 test images are a 7 to it";
 
 /// Percent of the test set that the tutorial's network gets right when nothing stops it.
 const GOOD: f64 = 98.5;
+/// Iterations that the loss saves where over-fitting is real.
+const SAVED: f64 = 1_000.0;
+/// Percent of the test set that training on may gain over them.
+const LITTLE: f64 = 1.0;
 /// Percent with random filters in the first layer, after a short training.
 const GOOD_WITH_RANDOM_FILTERS: f64 = 90.0;
 /// Of 10,000 test images, how many a network takes for a 7 that was shown nothing else.
@@ -74,10 +82,20 @@ const MOST: f64 = 5_000.0;
 fn check_story(notebook: &Notebook) -> Vec<Problem> {
     let printed: String = notebook.code().map(|(_, cell)| cell.stream("stdout")).collect();
     let first = |line: &str| find(&printed, line).map(|mut found| found.swap_remove(0));
+    let last = |line: &str| find(&printed, line).map(|mut found| found.swap_remove(found.len() - 1));
     let checks = [
         first(MEAN).and_then(|never| at_least(GOOD, "percent of the test set where no rule stops", never[0])),
         first(IMPATIENT).and_then(|impatient| {
             at_least(impatient[0], "percent where no rule stops, as an impatient one keeps", first(MEAN)?[0])
+        }),
+        first(STRICT).and_then(|strict| {
+            at_least(strict[0], "percent where no rule stops, as a strict one keeps", first(MEAN)?[0])
+        }),
+        first(UNLUCKY)
+            .and_then(|unlucky| at_least(unlucky[0], "percent where no rule stops, as GL keeps", first(MEAN)?[0])),
+        last(REPLAYED_ON_LOSS).and_then(|stopped| {
+            at_least(SAVED, "iterations saved by the loss on Fashion-MNIST", stopped[1])?;
+            at_least(last(REPLAYED_TO_THE_END)?[0] - LITTLE, "percent kept by the loss on Fashion-MNIST", stopped[0])
         }),
         first(FIRST_CALL).and_then(|trained| {
             let loaded = first(SECOND_CALL)?;
@@ -128,7 +146,11 @@ mod tests {
 patience(500)                      2801   2300      98.18%  98.15%        7199 (72%)
 never                                 -   8500      98.94%  98.89%            0 (0%)
 patience(500)                  2801  2801   98.15%  98.13%   98.14%
+noise-aware(1000, p < 0.05)    3301  4001   98.15%  98.29%   98.22%
+GL(5)                          2400  2200   98.15%  97.86%   98.00%
 never                          10000 10000  98.89%  98.86%   98.88%
+patience(1000 on loss)             5701   4700      91.92%  91.49%        4299 (43%)
+never                                 -   7500      92.20%  91.35%            0 (0%)
 first call: 5.4 s, validation accuracy 95.08%
 second call: 0.0 s, validation accuracy 95.08%
        400     97.1%         94.6%
@@ -152,6 +174,18 @@ layer_conv2            0.071    0.030       42%
         for (old, new, found) in [
             ("98.88%", "97.97%", "expected at least 98.5 percent of the test set where no rule stops, found 97.97"),
             ("98.14%", "98.90%", "expected at least 98.9 percent where no rule stops, as an impatient one keeps"),
+            (
+                "98.22%",
+                "98.89%",
+                "expected at least 98.89 percent where no rule stops, as a strict one keeps, found 98.88",
+            ),
+            ("98.00%", "98.95%", "expected at least 98.95 percent where no rule stops, as GL keeps, found 98.88"),
+            (
+                "4299 (43%)",
+                "299 (3%)",
+                "expected at least 1000 iterations saved by the loss on Fashion-MNIST, found 299",
+            ),
+            ("91.49%", "89.12%", "percent kept by the loss on Fashion-MNIST, found 89.12"),
             ("0.0 s, validation accuracy 95.08%", "0.0 s, validation accuracy 95.10%", "the accuracy 95.08% again"),
             ("second call: 0.0", "second call: 6.0", "expected less than 5.4 s to load, found 6 s"),
             ("97.1%         94.6%", "94.5%         94.6%", "expected at least 94.6 percent with restored variables"),
