@@ -72,7 +72,7 @@ const SEVENS: &str = r"(\d+) of 10000 test images are a 7 to it";
 const GOOD: f64 = 98.5;
 /// Iterations that the loss saves where over-fitting is real.
 const SAVED: f64 = 1_000.0;
-/// Percent of the test set that training on may gain over them.
+/// Percent of the test set that training on, for those iterations, may gain.
 const LITTLE: f64 = 1.0;
 /// Percent with random filters in the first layer, after a short training.
 const GOOD_WITH_RANDOM_FILTERS: f64 = 90.0;
@@ -83,16 +83,14 @@ fn check_story(notebook: &Notebook) -> Vec<Problem> {
     let printed: String = notebook.code().map(|(_, cell)| cell.stream("stdout")).collect();
     let first = |line: &str| find(&printed, line).map(|mut found| found.swap_remove(0));
     let last = |line: &str| find(&printed, line).map(|mut found| found.swap_remove(found.len() - 1));
+    let no_better_than_the_end = |rule: &str, name: &str| {
+        at_least(first(rule)?[0], &format!("percent where no rule stops, as {name} keeps"), first(MEAN)?[0])
+    };
     let checks = [
         first(MEAN).and_then(|never| at_least(GOOD, "percent of the test set where no rule stops", never[0])),
-        first(IMPATIENT).and_then(|impatient| {
-            at_least(impatient[0], "percent where no rule stops, as an impatient one keeps", first(MEAN)?[0])
-        }),
-        first(STRICT).and_then(|strict| {
-            at_least(strict[0], "percent where no rule stops, as a strict one keeps", first(MEAN)?[0])
-        }),
-        first(UNLUCKY)
-            .and_then(|unlucky| at_least(unlucky[0], "percent where no rule stops, as GL keeps", first(MEAN)?[0])),
+        no_better_than_the_end(IMPATIENT, "an impatient one"),
+        no_better_than_the_end(STRICT, "a strict one"),
+        no_better_than_the_end(UNLUCKY, "GL"),
         last(REPLAYED_ON_LOSS).and_then(|stopped| {
             at_least(SAVED, "iterations saved by the loss on Fashion-MNIST", stopped[1])?;
             at_least(last(REPLAYED_TO_THE_END)?[0] - LITTLE, "percent kept by the loss on Fashion-MNIST", stopped[0])
