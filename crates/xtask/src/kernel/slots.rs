@@ -47,8 +47,6 @@ overflow-checks = false
 
 [profile.dev.package.torch-sys]
 opt-level = 0
-debug-assertions = false
-overflow-checks = false
 
 [profile.dev.package.zstd-sys]
 opt-level = 0
