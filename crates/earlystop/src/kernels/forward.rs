@@ -1,27 +1,52 @@
 //! From images to the rectified maxima of their convolution.
 
+use std::borrow::Cow;
+
 use super::ConvPool;
 use super::lanes::{Lanes, Processor};
 use super::scratch::{Blocks, Padded};
 use super::team::share;
+use super::winograd;
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
 /// The largest number of lanes.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// Some of a batch's images, and where to put what comes out.
-struct Part<'a> {
-    images: &'a [f32],
-    output: &'a mut [f32],
+pub(super) struct Part<'a> {
+    pub(super) images: &'a [f32],
+    pub(super) output: Output<'a>,
+}
+
+/// Where maxima go, and, where they are asked for, the winners.
+pub(super) struct Output<'a> {
+    values: &'a mut [f32],
     winners: Option<&'a mut [u8]>,
+}
+
+impl Output<'_> {
+    /// Returns what lies behind the first `begin` values.
+    pub(super) fn from(&mut self, begin: usize) -> Output<'_> {
+        let winners = self.winners.as_deref_mut().map(|winners| &mut winners[begin..]);
+        Output { values: &mut self.values[begin..], winners }
+    }
+
+    /// Writes some channels of one pixel.
+    #[inline(always)]
+    pub(super) fn put(&mut self, begin: usize, largest: &[f32], winner: &[u8]) {
+        self.values[begin..][..largest.len()].copy_from_slice(largest);
+        if let Some(winners) = &mut self.winners {
+            winners[begin..][..winner.len()].copy_from_slice(winner);
+        }
+    }
 }
 
 impl ConvPool {
     /// Computes the output for a batch, and, where `winners` are asked for, what [`ConvPool::backward`] needs of it.
     ///
-    /// With `halves`, images and weights are rounded to bfloat16, if the processor multiplies these and the channels come in
-    /// pairs; sums are 32-bit floats in any case.
+    /// With `halves`, images and weights are rounded to bfloat16, if the processor multiplies these, the channels come in pairs,
+    /// and minimal filtering, which is at least as fast, does not do; sums are 32-bit floats in any case.
     pub(crate) fn forward(
         &self,
         images: &[f32],
@@ -35,22 +60,22 @@ impl ConvPool {
         {
             use super::lanes::{Eight, EightPairs, Sixteen, SixteenPairs};
             match self.processor {
-                Processor::Avx512Bf16 if halves && self.input[2].is_multiple_of(2) => {
-                    let weights = Weights::new::<SixteenPairs, EightPairs>(self, weight);
+                Processor::Avx512Bf16 if halves && self.input[2].is_multiple_of(2) && !self.is_minimal() => {
+                    let weights = Weights::new::<SixteenPairs, EightPairs>(weight, self.channels_out);
                     // SAFETY: these are the processor's instructions.
                     self.in_parts(images, threads, output, winners, |part| unsafe {
                         pairs(self, &weights, bias, part)
                     });
                 }
                 Processor::Avx512 | Processor::Avx512Bf16 => {
-                    let weights = Weights::new::<Sixteen, Eight>(self, weight);
+                    let weights = Weights::new::<Sixteen, Eight>(&self.transformed(weight), self.channels_out);
                     // SAFETY: as above.
                     self.in_parts(images, threads, output, winners, |part| unsafe {
                         sixteen(self, &weights, bias, part)
                     });
                 }
                 Processor::Avx2 => {
-                    let weights = Weights::new::<Eight, Eight>(self, weight);
+                    let weights = Weights::new::<Eight, Eight>(&self.transformed(weight), self.channels_out);
                     // SAFETY: as above.
                     self.in_parts(images, threads, output, winners, |part| unsafe {
                         eight(self, &weights, bias, part)
@@ -58,6 +83,11 @@ impl ConvPool {
                 }
             }
         }
+    }
+
+    /// Returns the weights as they are multiplied.
+    fn transformed<'a>(&self, weight: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.is_minimal() { self.transform(weight).into() } else { weight.into() }
     }
 
     /// Gives every thread some of the images.
@@ -72,26 +102,29 @@ impl ConvPool {
         let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
         let mut winners = winners.map(|winners| winners.chunks_mut(images_each * values));
         let images = images.chunks(images_each * input).zip(output.chunks_mut(images_each * values));
-        let part = |(images, output)| Part { images, output, winners: winners.as_mut().and_then(Iterator::next) };
+        let part = |(images, values)| {
+            let winners = winners.as_mut().and_then(Iterator::next);
+            Part { images, output: Output { values, winners } }
+        };
         share(&mut images.map(part).collect::<Vec<_>>(), threads, work);
     }
 }
 
 /// All channels' weights: as many as there are in wide blocks, and what is left in one narrow block, if it fits there.
-struct Weights<F> {
-    wide: Blocks<F>,
-    narrow: Blocks<F>,
+pub(super) struct Weights<F> {
+    pub(super) wide: Blocks<F>,
+    pub(super) narrow: Blocks<F>,
     /// How many channels the wide blocks have.
-    split: usize,
+    pub(super) split: usize,
 }
 
 impl<F: Copy + Default> Weights<F> {
-    fn new<Wide: Lanes<Factor = F>, Narrow: Lanes<Factor = F>>(conv: &ConvPool, weight: &[f32]) -> Self {
-        let rest = conv.channels_out % Wide::COUNT;
-        let split = if rest <= Narrow::COUNT { conv.channels_out - rest } else { conv.channels_out };
-        let (wide, narrow) = weight.split_at(split * conv.taps());
-        let narrow = Blocks::new::<Narrow>(conv, narrow);
-        Self { wide: Blocks::new::<Wide>(conv, wide), narrow, split }
+    /// Arranges weights of `channels` output channels, each with the same number of them.
+    fn new<Wide: Lanes<Factor = F>, Narrow: Lanes<Factor = F>>(weight: &[f32], channels: usize) -> Self {
+        let (taps, rest) = (weight.len() / channels, channels % Wide::COUNT);
+        let split = if rest <= Narrow::COUNT { channels - rest } else { channels };
+        let (wide, narrow) = weight.split_at(split * taps);
+        Self { wide: Blocks::new::<Wide>(wide, taps), narrow: Blocks::new::<Narrow>(narrow, taps), split }
     }
 }
 
@@ -106,14 +139,26 @@ unsafe fn pairs(conv: &ConvPool, weights: &Weights<i32>, bias: &[f32], part: &mu
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn sixteen(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
     use super::lanes::{Eight, Sixteen};
-    unsafe { run::<Sixteen, Eight>(conv, weights, bias, part) }
+    unsafe {
+        if conv.is_minimal() {
+            winograd::run::<_, Sixteen, _, Eight>(conv, weights, bias, part);
+        } else {
+            run::<Sixteen, Eight>(conv, weights, bias, part);
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn eight(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
     use super::lanes::Eight;
-    unsafe { run::<Eight, Eight>(conv, weights, bias, part) }
+    unsafe {
+        if conv.is_minimal() {
+            winograd::run::<_, Eight, _, Eight>(conv, weights, bias, part);
+        } else {
+            run::<Eight, Eight>(conv, weights, bias, part);
+        }
+    }
 }
 
 #[inline(always)]
@@ -125,14 +170,13 @@ unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
 ) {
     let mut padded = Padded::new::<Wide>(conv);
     let [input, values] = conv.values();
-    let images = part.images.chunks_exact(input);
-    for (index, (image, output)) in images.zip(part.output.chunks_exact_mut(values)).enumerate() {
+    for (index, image) in part.images.chunks_exact(input).enumerate() {
         padded.fill::<Wide>(image);
-        let mut winners = part.winners.as_mut().map(|winners| &mut winners[index * values..][..values]);
+        let mut output = part.output.from(index * values);
         unsafe {
-            convolve::<Wide>(conv, &padded, &weights.wide, bias, 0..weights.split, output, winners.as_deref_mut());
+            convolve::<Wide>(conv, &padded, &weights.wide, bias, 0..weights.split, &mut output);
             let narrow = weights.split..conv.channels_out;
-            convolve::<Narrow>(conv, &padded, &weights.narrow, bias, narrow, output, winners);
+            convolve::<Narrow>(conv, &padded, &weights.narrow, bias, narrow, &mut output);
         }
     }
 }
@@ -145,8 +189,7 @@ unsafe fn convolve<L: Lanes>(
     blocks: &Blocks<L::Factor>,
     bias: &[f32],
     channels: std::ops::Range<usize>,
-    output: &mut [f32],
-    mut winners: Option<&mut [u8]>,
+    output: &mut Output,
 ) {
     let [height, width, _] = conv.output();
     for (block, first) in channels.clone().step_by(L::COUNT).enumerate() {
@@ -172,10 +215,7 @@ unsafe fn convolve<L: Lanes>(
                 }
                 for (index, (largest, winner)) in largest.iter().zip(&winner).take(pooled).enumerate() {
                     let begin = (row * width + column + index) * conv.channels_out + first;
-                    output[begin..begin + lanes].copy_from_slice(&largest[..lanes]);
-                    if let Some(winners) = &mut winners {
-                        winners[begin..begin + lanes].copy_from_slice(&winner[..lanes]);
-                    }
+                    output.put(begin, &largest[..lanes], &winner[..lanes]);
                 }
                 column += pooled;
             }

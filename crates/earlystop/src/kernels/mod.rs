@@ -1,9 +1,11 @@
 //! Hand-written kernels for what convolutional networks spend their time on: a convolution whose output goes through a
 //! 2 x 2 max-pooling and a ReLU.
 //!
-//! Done as one step, the convolution's output, four times as large as the result, never goes through memory. And of
-//! max-pooling's gradient three quarters are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other
-//! number, and these pass by. Plain slices in and out: this room knows neither tensors nor networks.
+//! Done as one step, the convolution's output, four times as large as the result, never goes through memory. Kernels of usual
+//! sizes make do with fewer products than their definition has (`winograd.rs`). And of max-pooling's gradient three quarters
+//! are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other number, and these pass by.
+//!
+//! Plain slices in and out: this room knows neither tensors nor networks.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // There, no processor has lanes.
 
 mod backward;
@@ -11,6 +13,7 @@ mod forward;
 mod lanes;
 mod scratch;
 mod team;
+mod winograd;
 
 pub(crate) use lanes::Processor;
 pub(crate) use team::share;

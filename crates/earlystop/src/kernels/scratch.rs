@@ -88,11 +88,11 @@ pub(super) struct Blocks<F> {
 }
 
 impl<F: Copy + Default> Blocks<F> {
-    /// Arranges some channels' weights, which lie in `weight` one channel after the other.
-    pub(super) fn new<L: Lanes<Factor = F>>(conv: &ConvPool, weight: &[f32]) -> Self {
-        let (channels, taps) = (weight.len() / conv.taps(), conv.taps() / L::TAPS);
+    /// Arranges some channels' weights, which lie in `weight` one channel after the other, each with so many values.
+    pub(super) fn new<L: Lanes<Factor = F>>(weight: &[f32], values: usize) -> Self {
+        let (channels, taps) = (weight.len() / values, values / L::TAPS);
         let mut factors = Aligned::new(channels.div_ceil(L::COUNT) * taps * L::COUNT);
-        for (channel, weight) in weight.chunks_exact(conv.taps()).enumerate() {
+        for (channel, weight) in weight.chunks_exact(values).enumerate() {
             let (block, lane) = (channel / L::COUNT, channel % L::COUNT);
             let begin = block * taps * L::COUNT + lane;
             for (factor, values) in factors[begin..].iter_mut().step_by(L::COUNT).zip(weight.chunks_exact(L::TAPS)) {

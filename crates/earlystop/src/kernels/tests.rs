@@ -1,5 +1,7 @@
 //! The kernels against libtorch, on every processor that this one can stand for.
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
@@ -31,8 +33,11 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 impl Case {
     fn new(input: [usize; 3], channels_out: usize, kernel: usize, pads: [usize; 4], processor: Processor) -> Self {
         let conv = ConvPool::new(input, channels_out, kernel, pads, processor).unwrap();
-        let random = |size: &[usize]| {
-            Tensor::randn(size.iter().map(|&size| size as i64).collect::<Vec<_>>(), (Kind::Float, Device::Cpu))
+        // Always the same: of two values that are nearly the same, two ways of rounding could find either to be the largest.
+        let mut generator = ChaCha8Rng::seed_from_u64(4);
+        let mut random = |size: &[usize]| {
+            let values: Vec<f32> = (0..size.iter().product()).map(|_| generator.gen_range(-1.0..1.0)).collect();
+            Tensor::from_slice(&values).reshape(size.iter().map(|&size| size as i64).collect::<Vec<_>>())
         };
         let [height, width, channels] = conv.output();
         Self {
@@ -87,11 +92,15 @@ fn values_and_gradients_are_libtorchs() {
             ([8, 8, 4], 25, 4, [1, 2, 1, 2]),
             ([6, 6, 2], 1, 3, [0, 0, 0, 0]),
             ([2, 2, 40], 50, 1, [0, 0, 0, 0]),
+            // Minimal filtering: more tiles than are multiplied together; channels for more than one vector.
+            ([10, 34, 8], 25, 3, [1, 1, 1, 1]),
+            ([8, 8, 20], 8, 4, [1, 2, 1, 2]),
+            ([14, 14, 16], 36, 7, [3, 3, 3, 3]),
         ] {
             let case = Case::new(input, channels_out, kernel, pads, processor);
             for (found, expected) in case.found(false, 2).iter().zip(case.expected()) {
                 let distance = distance(found, &expected);
-                assert!(distance < 1e-5, "{distance} of {input:?}, {channels_out}, {kernel} on {processor:?}");
+                assert!(distance < 5e-6, "{distance} of {input:?}, {channels_out}, {kernel} on {processor:?}");
             }
         }
     }
@@ -114,13 +123,13 @@ fn the_number_of_threads_changes_no_more_than_the_order_of_sums() {
 }
 
 #[test]
-fn halves_are_bfloat16_where_the_processor_has_it() {
-    for processor in processors() {
-        let case = Case::new([14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
+fn halves_are_bfloat16_where_the_processor_has_it_and_minimal_filtering_does_not_do() {
+    for (processor, kernel) in processors().into_iter().flat_map(|processor| [(processor, 7), (processor, 5)]) {
+        let case = Case::new([14, 14, 16], 36, kernel, [kernel / 2; 4], processor);
         let ([found, ..], [expected, ..]) = (case.found(true, 2), case.expected());
         let distance = distance(&found, &expected);
         match processor {
-            Processor::Avx512Bf16 => assert!((1e-4..1e-2).contains(&distance), "{distance}"),
+            Processor::Avx512Bf16 if kernel == 7 => assert!((1e-4..1e-2).contains(&distance), "{distance}"),
             _ => assert!(distance < 1e-5, "{distance}"),
         }
     }
@@ -128,19 +137,22 @@ fn halves_are_bfloat16_where_the_processor_has_it() {
 
 #[test]
 fn nan_comes_through() {
-    for (processor, halves) in processors().into_iter().flat_map(|processor| [(processor, false), (processor, true)]) {
-        let mut case = Case::new([6, 6, 2], 3, 3, [1, 1, 1, 1], processor);
+    let ways = [(2, 3, false), (2, 3, true), (8, 9, false)];
+    for (processor, (channels_in, channels, halves)) in
+        processors().into_iter().flat_map(|one| ways.map(|way| (one, way)))
+    {
+        let mut case = Case::new([6, 6, channels_in], channels, 3, [1, 1, 1, 1], processor);
         let _ = case.images.get(1).get(2).get(2).fill_(f64::NAN);
         let [output, weight, ..] = case.found(halves, 2);
         // The pixel is in windows of rows and columns 1 to 3, which go into two pooled rows and columns.
         let per_image = output.len() / 5;
         for (index, value) in output.iter().enumerate() {
-            let (row, column) = (index % per_image / 9, index % per_image / 3 % 3);
+            let (row, column) = (index % per_image / (3 * channels), index % per_image / channels % 3);
             let expected = index / per_image == 1 && row < 2 && column < 2;
             assert_eq!(value.is_nan(), expected, "image {}, row {row}, column {column}", index / per_image);
         }
         assert!(weight.iter().any(|value| value.is_nan()));
-        case.bias = Tensor::full([3], f64::NAN, (Kind::Float, Device::Cpu));
+        case.bias = Tensor::full([channels as i64], f64::NAN, (Kind::Float, Device::Cpu));
         assert!(case.found(halves, 2)[0].iter().all(|value| value.is_nan()));
     }
 }

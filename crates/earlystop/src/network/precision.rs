@@ -14,7 +14,7 @@ pub enum Precision {
     #[default]
     F32,
     /// 16-bit floats with the range of 32-bit ones and 8 bits of precision (bfloat16): faster where the processor has
-    /// instructions for them.
+    /// instructions for them. Convolutions that 32-bit floats compute as fast, by minimal filtering, stay in these.
     Bf16,
 }
 
