@@ -8,26 +8,22 @@ use super::{ConvPool, Gradients, RECTIFIED};
 /// The most vectors that are kept in registers.
 const MOST: usize = 8;
 
-/// Calls a function for as many of a kernel's vectors at a time as there are registers for.
-macro_rules! in_tiles {
-    ($function:ident::<$lanes:ident>($hits:expr, $image:expr, $weight:expr, $places:expr)) => {
-        let tiles = $places.len().div_ceil(MOST);
-        let each = $places.len().div_ceil(tiles);
-        for (tile, places) in $places.chunks(each).enumerate() {
-            let weight = $weight.add(tile * each * $lanes::COUNT);
-            in_tiles!(@match $function, $lanes, $hits, $image, weight, places, 1 2 3 4 5 6 7 8)
-        }
+/// Calls a function of a constant number of places: of as many as there are, up to [`MOST`].
+macro_rules! with_constant_count {
+    ($function:ident::<$lanes:ident>($places:ident, $($argument:expr),*)) => {
+        with_constant_count!(@match $function, $lanes, $places, ($($argument),*), 1 2 3 4 5 6 7 8)
     };
-    (@match $function:ident, $lanes:ident, $hits:expr, $image:expr, $weight:ident, $places:ident, $($count:literal)*) => {
+    (@match $function:ident, $lanes:ident, $places:ident, $arguments:tt, $($count:literal)*) => {
         match $places.len() {
-            $($count => {
-                let mut places = [0; $count];
-                places.copy_from_slice($places);
-                $function::<$lanes, $count>($hits, $image, $weight, places)
-            })*
+            $($count => with_constant_count!(@call $function, $lanes, $count, $places, $arguments),)*
             _ => unreachable!("at most as many as there are registers for"),
         }
     };
+    (@call $function:ident, $lanes:ident, $count:literal, $places:ident, ($($argument:expr),*)) => {{
+        let mut places = [0; $count];
+        places.copy_from_slice($places);
+        $function::<$lanes, $count>(places, $($argument),*)
+    }};
 }
 
 /// Some of a batch's images, and the gradients that they contribute.
@@ -44,7 +40,8 @@ struct Part<'a> {
 /// A value of the output that a gradient goes through.
 #[derive(Clone, Copy, Default)]
 struct Hit {
-    /// Where in the padded image the window of the value that won begins.
+    /// Where what the gradient is multiplied by begins: in the padded image the window of the value that won, or in the
+    /// weights the kernel of its channel.
     begin: usize,
     gradient: f32,
 }
@@ -133,26 +130,27 @@ unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
 #[inline(always)]
 unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
     let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
-    let mut hits = Hits::new(conv, &image);
+    let mut hits = Hits::new(conv, rows, &image, part.image_gradients.is_some());
     let [input, values] = conv.values();
     // Where the vectors of a kernel lie in an image.
     let vectors = rows.padded / L::COUNT;
     let places =
         (0..conv.kernel * vectors).map(|i| i / vectors * image.row + i % vectors * L::COUNT).collect::<Vec<_>>();
+    let each = places.len().div_ceil(places.len().div_ceil(MOST));
     for (index, pixels) in part.images.chunks_exact(input).enumerate() {
         image.fill::<L>(pixels);
-        hits.find(&part.winners[index * values..], &part.gradient[index * values..]);
-        for channel in 0..conv.channels_out {
-            let hits = hits.of(channel);
-            part.bias[channel] += hits.iter().map(|hit| hit.gradient).sum::<f32>();
-            let kernel = channel * conv.kernel * rows.padded..(channel + 1) * conv.kernel * rows.padded;
-            let (weight_gradient, weight) = (&mut part.weight[kernel.clone()], &rows.weight[kernel]);
+        let (winners, gradient) =
+            (&part.winners[index * values..][..values], &part.gradient[index * values..][..values]);
+        add_bias_gradient(&mut part.bias, winners, gradient);
+        hits.find(winners, gradient);
+        for (tile, places) in places.chunks(each).enumerate() {
+            let begin = tile * each * L::COUNT;
             // SAFETY: the hits' windows lie in the padded image, and behind it there is a vector more.
             unsafe {
-                in_tiles!(gather::<L>(hits, image.factors.as_ptr(), weight_gradient.as_mut_ptr(), places));
-                if part.image_gradients.is_some() {
-                    in_tiles!(spread::<L>(hits, image_gradient.factors.as_mut_ptr(), weight.as_ptr(), places));
-                }
+                let (image, weight_gradient) = (image.factors.as_ptr(), part.weight[begin..].as_mut_ptr());
+                with_constant_count!(add_weight_gradient::<L>(places, &hits, image, weight_gradient));
+                let (weight, image_gradient) = (rows.weight[begin..].as_ptr(), image_gradient.factors.as_mut_ptr());
+                with_constant_count!(add_image_gradient::<L>(places, &hits, weight, image_gradient));
             }
         }
         if let Some(gradients) = &mut part.image_gradients {
@@ -161,92 +159,145 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
     }
 }
 
-/// The hits of one image, channel by channel.
+/// Adds each channel's gradients to that of its bias.
+fn add_bias_gradient(bias: &mut [f32], winners: &[u8], gradient: &[f32]) {
+    for (winners, gradient) in winners.chunks_exact(bias.len()).zip(gradient.chunks_exact(bias.len())) {
+        for ((bias, &winner), &gradient) in bias.iter_mut().zip(winners).zip(gradient) {
+            *bias += if winner < RECTIFIED { gradient } else { 0.0 };
+        }
+    }
+}
+
+/// The hits of one image, in the two orders in which they are added up.
 struct Hits {
-    /// For each value of the output, where in the padded image its first window begins.
-    begins: Vec<usize>,
-    /// How much further the windows of the four values begin; and that of none.
-    further: [usize; 5],
-    /// As many places for each channel as it has values, and how many of them are taken.
-    places: Vec<Hit>,
-    counts: Vec<usize>,
+    /// For each channel, with their windows of the image.
+    of_channels: Lists,
+    /// For each window, with their channels' kernels; none where no image's gradient is wanted.
+    of_windows: Lists,
+    /// Where the channels' kernels begin in the weights.
+    kernels: Vec<usize>,
+    /// Where the windows begin in the padded image: four for each pixel of the output.
+    windows: Vec<usize>,
 }
 
 impl Hits {
-    fn new(conv: &ConvPool, image: &Padded<f32>) -> Self {
+    fn new(conv: &ConvPool, rows: &Rows, image: &Padded<f32>, of_windows: bool) -> Self {
         let [height, width, channels] = conv.output();
+        let pixels = height * width;
         let begin = |i: usize| i / width * 2 * image.row + i % width * 2 * image.pixel;
+        let further = [0, image.pixel, image.row, image.row + image.pixel];
         Self {
-            begins: (0..height * width).map(begin).collect(),
-            further: [0, image.pixel, image.row, image.row + image.pixel, 0],
-            places: vec![Hit::default(); height * width * channels],
-            counts: vec![0; channels],
+            of_channels: Lists::new(channels, pixels),
+            of_windows: Lists::new(if of_windows { 4 * pixels } else { 0 }, channels),
+            kernels: (0..channels).map(|channel| channel * conv.kernel * rows.padded).collect(),
+            windows: (0..pixels).flat_map(|i| further.map(|further| begin(i) + further)).collect(),
         }
     }
 
+    /// Finds the hits among the values of the output.
     #[inline(always)]
     fn find(&mut self, winners: &[u8], gradient: &[f32]) {
-        self.counts.fill(0);
-        let channels = self.counts.len();
+        self.of_channels.clear();
+        self.of_windows.clear();
+        let channels = self.kernels.len();
         let pixels = winners.chunks_exact(channels).zip(gradient.chunks_exact(channels));
-        for ((winners, gradient), &begin) in pixels.zip(&self.begins) {
-            let channels = self.places.chunks_exact_mut(self.begins.len()).zip(&mut self.counts);
-            for (((places, count), &winner), &gradient) in channels.zip(winners).zip(gradient) {
-                places[*count] = Hit { begin: begin + self.further[usize::from(winner.min(RECTIFIED))], gradient };
-                *count += usize::from(winner < RECTIFIED && gradient != 0.0); // no branch: nobody can guess these
+        for ((winners, gradient), first) in pixels.zip((0..self.windows.len()).step_by(4)) {
+            let values = winners.iter().zip(gradient).zip(&self.kernels);
+            for (channel, ((&winner, &gradient), &kernel)) in values.enumerate() {
+                let window = first + usize::from(winner % RECTIFIED);
+                let is_hit = (winner < RECTIFIED) & (gradient != 0.0);
+                self.of_channels.offer(channel, Hit { begin: self.windows[window], gradient }, is_hit);
+                if !self.of_windows.ends.is_empty() {
+                    self.of_windows.offer(window, Hit { begin: kernel, gradient }, is_hit);
+                }
             }
         }
     }
+}
 
-    fn of(&self, channel: usize) -> &[Hit] {
-        &self.places[channel * self.begins.len()..][..self.counts[channel]]
+/// Lists of hits, each with places for as many as there can be.
+struct Lists {
+    places: Vec<Hit>,
+    most: usize,
+    /// Where each list ends.
+    ends: Vec<usize>,
+}
+
+impl Lists {
+    fn new(count: usize, most: usize) -> Self {
+        Self { places: vec![Hit::default(); count * most], most, ends: vec![0; count] }
+    }
+
+    fn clear(&mut self) {
+        self.ends.iter_mut().enumerate().for_each(|(list, end)| *end = list * self.most);
+    }
+
+    /// Adds to a list what is a hit. Without a branch: nobody can guess which are hits. What is none, the next one overwrites.
+    #[inline(always)]
+    fn offer(&mut self, list: usize, hit: Hit, is_hit: bool) {
+        let end = &mut self.ends[list];
+        self.places[*end] = hit;
+        *end += usize::from(is_hit);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[Hit]> {
+        self.ends.iter().enumerate().map(|(list, &end)| &self.places[list * self.most..end])
     }
 }
 
-/// Adds each hit's gradient times its window of the image to the weights' gradient, for N vectors of it.
+/// Adds each hit's gradient times its window of the image to its kernel's gradient: N vectors of it.
 #[inline(always)]
-unsafe fn gather<L: Lanes<Factor = f32>, const N: usize>(
-    hits: &[Hit],
+unsafe fn add_weight_gradient<L: Lanes<Factor = f32>, const N: usize>(
+    places: [usize; N],
+    hits: &Hits,
     image: *const f32,
     weight_gradient: *mut f32,
-    places: [usize; N],
 ) {
-    unsafe {
-        let mut sums = [L::load(weight_gradient); N];
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = L::load(weight_gradient.add(i * L::COUNT));
-        }
-        for hit in hits {
-            let gradient = L::splat(&raw const hit.gradient);
-            for (sum, &place) in sums.iter_mut().zip(&places) {
-                let values = L::load_factors(image.wrapping_add(hit.begin).wrapping_add(place));
-                *sum = L::multiply_add(values, gradient, *sum);
+    for (hits, &kernel) in hits.of_channels.iter().zip(&hits.kernels) {
+        unsafe {
+            let kernel = weight_gradient.wrapping_add(kernel);
+            let mut sums = [L::load(kernel); N];
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = L::load(kernel.wrapping_add(i * L::COUNT));
             }
-        }
-        for (i, sum) in sums.iter().enumerate() {
-            L::store(*sum, weight_gradient.add(i * L::COUNT));
+            for hit in hits {
+                let gradient = L::splat(&raw const hit.gradient);
+                for (sum, &place) in sums.iter_mut().zip(&places) {
+                    let values = L::load_factors(image.wrapping_add(hit.begin + place));
+                    *sum = L::multiply_add(values, gradient, *sum);
+                }
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                L::store(*sum, kernel.wrapping_add(i * L::COUNT));
+            }
         }
     }
 }
 
-/// Adds each hit's gradient times the weights, N vectors of them, to its window of the image's gradient.
+/// Adds each hit's gradient times its kernel to its window of the image's gradient: N vectors of it.
 #[inline(always)]
-unsafe fn spread<L: Lanes<Factor = f32>, const N: usize>(
-    hits: &[Hit],
-    image_gradient: *mut f32,
-    weight: *const f32,
+unsafe fn add_image_gradient<L: Lanes<Factor = f32>, const N: usize>(
     places: [usize; N],
+    hits: &Hits,
+    weight: *const f32,
+    image_gradient: *mut f32,
 ) {
-    unsafe {
-        let mut weights = [L::load_factors(weight); N];
-        for (i, factors) in weights.iter_mut().enumerate() {
-            *factors = L::load_factors(weight.add(i * L::COUNT));
-        }
-        for hit in hits {
-            let gradient = L::splat(&raw const hit.gradient);
-            for (&weights, &place) in weights.iter().zip(&places) {
-                let values = image_gradient.wrapping_add(hit.begin).wrapping_add(place);
-                L::store(L::multiply_add(weights, gradient, L::load(values)), values);
+    for (hits, &window) in hits.of_windows.iter().zip(&hits.windows).filter(|(hits, _)| !hits.is_empty()) {
+        unsafe {
+            let window = image_gradient.wrapping_add(window);
+            let mut sums = [L::load(window); N];
+            for (sum, &place) in sums.iter_mut().zip(&places) {
+                *sum = L::load(window.wrapping_add(place));
+            }
+            for hit in hits {
+                let gradient = L::splat(&raw const hit.gradient);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let values = L::load_factors(weight.wrapping_add(hit.begin + i * L::COUNT));
+                    *sum = L::multiply_add(values, gradient, *sum);
+                }
+            }
+            for (sum, &place) in sums.iter().zip(&places) {
+                L::store(*sum, window.wrapping_add(place));
             }
         }
     }
