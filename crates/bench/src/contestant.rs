@@ -60,7 +60,7 @@ pub(crate) fn contestants(rivals: Rivals) -> Result<Vec<Contestant>> {
         rust(
             "ours-f32",
             "earlystop",
-            "The notebook's loop; `evaluate`; a `Store` that keeps the last two and the best, with fsync.",
+            "The notebook's loop, after `keep_freed_memory`; `evaluate`; a `Store` that keeps the last two and the best, with fsync.",
         ),
         rust("ours-bf16", "earlystop, bf16", "The same network with `.precision(Precision::Bf16)`."),
     ];

@@ -5,6 +5,7 @@
 use earlystop::{Adam, Mnist, Network, Result, Trainer, tch::Device, trainer::evaluate};
 
 fn main() -> Result<()> {
+    earlystop::keep_freed_memory();
     let data = Mnist::load("data/MNIST", |event| println!("{event}"))?;
     let network = Network::builder([28, 28, 1])
         .conv2d(5, 16, "layer_conv1")

@@ -20,6 +20,7 @@ pub use checkpoint::{Metadata, Saver};
 pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
 pub use flowchart::flowchart;
+pub use memory::keep_freed_memory;
 pub use mnist::{Examples, Mnist};
 pub use network::{Network, Precision};
 pub use optimizer::{Adam, Batches};

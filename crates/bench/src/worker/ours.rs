@@ -36,6 +36,7 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn new(settings: &Settings, precision: Precision) -> Result<Self> {
+        earlystop::keep_freed_memory();
         let data = Mnist::load(&settings.data, |_| {})?;
         let network = network(&settings.size, precision, SEED)?;
         let optimizer = Adam::new(&network, 1e-4)?;
