@@ -227,7 +227,9 @@ fn scaling_text(rows: &[Row]) -> String {
         "Milliseconds per iteration where one thing differs from the tutorial: the batch size, the number of channels and of hidden \
          values, the threads. The peak is what multiplying two matrices of 2,048 × 2,048 32-bit floats reached between the rounds; \
          an iteration counts as the multiplications and additions of its convolutions and fully-connected layers, forward and \
-         backward.",
+         backward, as their definitions have them. More than 100% is possible: minimal filtering, and passing by the zeros of \
+         max-pooling's gradient, need fewer operations, and libtorch's convolutions may use wider instructions than its product of \
+         two matrices.",
     );
     format!("## Scaling\n\n{what}\n{}", table(&head, rows.iter().map(cells)))
 }
