@@ -8,24 +8,6 @@ use super::{ConvPool, Gradients, RECTIFIED};
 /// The most vectors that are kept in registers.
 const MOST: usize = 8;
 
-/// Calls a function of a constant number of places: of as many as there are, up to [`MOST`].
-macro_rules! with_constant_count {
-    ($function:ident::<$lanes:ident>($places:ident, $($argument:expr),*)) => {
-        with_constant_count!(@match $function, $lanes, $places, ($($argument),*), 1 2 3 4 5 6 7 8)
-    };
-    (@match $function:ident, $lanes:ident, $places:ident, $arguments:tt, $($count:literal)*) => {
-        match $places.len() {
-            $($count => with_constant_count!(@call $function, $lanes, $count, $places, $arguments),)*
-            _ => unreachable!("at most as many as there are registers for"),
-        }
-    };
-    (@call $function:ident, $lanes:ident, $count:literal, $places:ident, ($($argument:expr),*)) => {{
-        let mut places = [0; $count];
-        places.copy_from_slice($places);
-        $function::<$lanes, $count>(places, $($argument),*)
-    }};
-}
-
 /// Some of a batch's images, and the gradients that they contribute.
 struct Part<'a> {
     images: &'a [f32],
@@ -147,10 +129,22 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
             let begin = tile * each * L::COUNT;
             // SAFETY: the hits' windows lie in the padded image, and behind it there is a vector more.
             unsafe {
-                let (image, weight_gradient) = (image.factors.as_ptr(), part.weight[begin..].as_mut_ptr());
-                with_constant_count!(add_weight_gradient::<L>(places, &hits, image, weight_gradient));
-                let (weight, image_gradient) = (rows.weight[begin..].as_ptr(), image_gradient.factors.as_mut_ptr());
-                with_constant_count!(add_image_gradient::<L>(places, &hits, weight, image_gradient));
+                let factors = [image.factors.as_ptr(), rows.weight[begin..].as_ptr()];
+                let gradients = [image_gradient.factors.as_mut_ptr(), part.weight[begin..].as_mut_ptr()];
+                // Constant numbers, for the vectors to stay in registers.
+                macro_rules! add_gradients_of {
+                    ($($count:literal)*) => {
+                        match places.len() {
+                            $($count => {
+                                let mut in_window = [0; $count];
+                                in_window.copy_from_slice(places);
+                                add_gradients::<L, $count>(in_window, &hits, factors, gradients);
+                            })*
+                            _ => unreachable!("at most as many as there are registers for"),
+                        }
+                    };
+                }
+                add_gradients_of!(1 2 3 4 5 6 7 8);
             }
         }
         if let Some(gradients) = &mut part.image_gradients {
@@ -245,59 +239,46 @@ impl Lists {
     }
 }
 
-/// Adds each hit's gradient times its window of the image to its kernel's gradient: N vectors of it.
+/// Adds what the hits contribute to the gradients, for N vectors of the kernels and windows.
 #[inline(always)]
-unsafe fn add_weight_gradient<L: Lanes<Factor = f32>, const N: usize>(
-    places: [usize; N],
+unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
+    in_window: [usize; N],
     hits: &Hits,
-    image: *const f32,
-    weight_gradient: *mut f32,
+    [image, weight]: [*const f32; 2],
+    [image_gradient, weight_gradient]: [*mut f32; 2],
 ) {
-    for (hits, &kernel) in hits.of_channels.iter().zip(&hits.kernels) {
-        unsafe {
-            let kernel = weight_gradient.wrapping_add(kernel);
-            let mut sums = [L::load(kernel); N];
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = L::load(kernel.wrapping_add(i * L::COUNT));
-            }
-            for hit in hits {
-                let gradient = L::splat(&raw const hit.gradient);
-                for (sum, &place) in sums.iter_mut().zip(&places) {
-                    let values = L::load_factors(image.wrapping_add(hit.begin + place));
-                    *sum = L::multiply_add(values, gradient, *sum);
-                }
-            }
-            for (i, sum) in sums.iter().enumerate() {
-                L::store(*sum, kernel.wrapping_add(i * L::COUNT));
-            }
-        }
+    let in_kernel = std::array::from_fn(|i| i * L::COUNT);
+    unsafe {
+        add_products::<L, N>(&hits.of_channels, &hits.kernels, (weight_gradient, in_kernel), (image, in_window));
+        add_products::<L, N>(&hits.of_windows, &hits.windows, (image_gradient, in_window), (weight, in_kernel));
     }
 }
 
-/// Adds each hit's gradient times its kernel to its window of the image's gradient: N vectors of it.
+/// For each list, adds its hits' gradients times their factors to the sums that begin where `begins` says. Of both, sums and
+/// factors, these are the N vectors that lie at the given places behind where they begin.
 #[inline(always)]
-unsafe fn add_image_gradient<L: Lanes<Factor = f32>, const N: usize>(
-    places: [usize; N],
-    hits: &Hits,
-    weight: *const f32,
-    image_gradient: *mut f32,
+unsafe fn add_products<L: Lanes<Factor = f32>, const N: usize>(
+    lists: &Lists,
+    begins: &[usize],
+    (sums, sum_places): (*mut f32, [usize; N]),
+    (factors, factor_places): (*const f32, [usize; N]),
 ) {
-    for (hits, &window) in hits.of_windows.iter().zip(&hits.windows).filter(|(hits, _)| !hits.is_empty()) {
+    for (hits, &begin) in lists.iter().zip(begins).filter(|(hits, _)| !hits.is_empty()) {
         unsafe {
-            let window = image_gradient.wrapping_add(window);
-            let mut sums = [L::load(window); N];
-            for (sum, &place) in sums.iter_mut().zip(&places) {
-                *sum = L::load(window.wrapping_add(place));
+            let in_memory = sum_places.map(|place| sums.wrapping_add(begin + place));
+            let mut sums = [L::load(in_memory[0]); N];
+            for (sum, &from) in sums.iter_mut().zip(&in_memory) {
+                *sum = L::load(from);
             }
             for hit in hits {
                 let gradient = L::splat(&raw const hit.gradient);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let values = L::load_factors(weight.wrapping_add(hit.begin + i * L::COUNT));
-                    *sum = L::multiply_add(values, gradient, *sum);
+                for (sum, &place) in sums.iter_mut().zip(&factor_places) {
+                    let factors = L::load_factors(factors.wrapping_add(hit.begin + place));
+                    *sum = L::multiply_add(factors, gradient, *sum);
                 }
             }
-            for (sum, &place) in sums.iter().zip(&places) {
-                L::store(*sum, window.wrapping_add(place));
+            for (sum, &to) in sums.iter().zip(&in_memory) {
+                L::store(*sum, to);
             }
         }
     }
