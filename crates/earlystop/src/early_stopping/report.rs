@@ -12,7 +12,7 @@ use super::Best;
 pub struct StopReason {
     /// The family of reasons, for a program to act on.
     pub kind: StopKind,
-    /// The rule's name.
+    /// The rule's name; for [`StopKind::Requested`] who asked: "signal", "callback".
     pub rule: String,
     /// A sentence with numbers, for a reader.
     pub why: String,
@@ -36,6 +36,8 @@ pub enum StopKind {
     NotFinite,
     /// The rule needs something that the observation does not have: an error of the program, not of the run.
     CannotJudge,
+    /// A caller, a signal or a stop button asked for the stop; no rule did.
+    Requested,
 }
 
 /// What a run came to, and what it cost.
@@ -122,6 +124,14 @@ mod tests {
     fn the_report_of_a_run_without_anything_says_so() {
         let report = StopReport { reason: None, best: None, iterations: 50, elapsed: None };
         assert_eq!(report.to_string(), "Not stopped by any rule.\nBest: none.\nUsed: 50 iterations.");
+    }
+
+    #[test]
+    fn a_requested_stop_can_be_saved() {
+        let reason = StopReason { kind: StopKind::Requested, rule: "signal".into(), why: "SIGINT".into() };
+        let json = serde_json::to_string(&reason).unwrap();
+        assert_eq!(json, r#"{"kind":"Requested","rule":"signal","why":"SIGINT"}"#);
+        assert_eq!(serde_json::from_str::<StopReason>(&json).unwrap(), reason);
     }
 
     #[test]
