@@ -14,6 +14,7 @@ pub mod network;
 pub mod optimizer;
 pub mod plot;
 mod random;
+pub mod stop;
 pub mod trainer;
 
 pub use checkpoint::{Metadata, Saver};
