@@ -137,11 +137,15 @@ impl Plan {
                 self.add_dense(index, dense, label, input, dense.activation.unwrap_or(default))
             }
             Layer::SoftmaxClassifier { num_classes } => {
+                if *num_classes < 2 {
+                    return Err(Error::argument(label, "at least two classes", num_classes));
+                }
                 let dense = FullyConnected::new(*num_classes, label);
                 self.add_dense(index, &dense, label, input, Activation::Linear)
             }
             Layer::Dropout(dropout) => {
-                if !(0.0..1.0).contains(&dropout.rate) {
+                // Masks are `f32`: a rate that rounds to 1 there leaves nothing.
+                if !(0.0..1.0).contains(&(dropout.rate as f32)) {
                     return Err(Error::argument(label, "a dropout rate from 0.0 to below 1.0", dropout.rate));
                 }
                 self.ops.push((index, Op::Dropout { rate: dropout.rate }));
@@ -423,7 +427,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_layer() {
-        let cases: [(&[Layer], &str); 9] = [
+        let cases: [(&[Layer], &str); 13] = [
             (&[], "input: expected softmax_classifier as last layer, found no layer at all"),
             (&[Layer::Flatten], "flatten (layer 1): expected softmax_classifier as last layer"),
             (
@@ -438,6 +442,13 @@ mod tests {
                 "conv: expected an image of at least 29 x 29",
             ),
             (&[Dropout::new(1.0).into()], "dropout (layer 1): expected a dropout rate"),
+            (&[Dropout::new(1.0 - 1e-12).into()], "dropout (layer 1): expected a dropout rate"),
+            (&[Dropout::new(-0.1).into()], "dropout (layer 1): expected a dropout rate"),
+            (&[Dropout::new(f64::NAN).into()], "dropout (layer 1): expected a dropout rate"),
+            (
+                &[Layer::Flatten, Layer::SoftmaxClassifier { num_classes: 1 }],
+                "softmax_classifier: expected at least two classes, found 1",
+            ),
             (&[Conv2d::new(5, 1, "a.b").into()], "a.b: expected a name without dots"),
         ];
         for (layers, expected) in cases {
