@@ -1,11 +1,12 @@
 //! The tutorial as a script: train with early stopping, restore the best variables, judge them on the test set.
 //!
-//! Killed and started again, it goes on from its last checkpoint.
+//! Stopped (by Ctrl-C, for example) or killed, and started again, it resumes from its last checkpoint.
 
-use earlystop::{Adam, Mnist, Network, Result, Trainer, tch::Device, trainer::evaluate};
+use earlystop::{Adam, Mnist, Network, Result, Trainer, stop, tch::Device, trainer::evaluate};
 
 fn main() -> Result<()> {
     earlystop::keep_freed_memory();
+    stop::on_signals()?;
     let data = Mnist::load("data/MNIST", |event| println!("{event}"))?;
     let network = Network::builder([28, 28, 1])
         .conv2d(5, 16, "layer_conv1")

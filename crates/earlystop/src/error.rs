@@ -108,15 +108,35 @@ pub enum Error {
         known: Vec<String>,
     },
 
-    /// A folder holds the checkpoints of a run, and the trainer was neither told to go on with it nor to start over.
-    #[error("{}: holds the checkpoints of another run: resume() goes on with it, start_over() deletes them", folder.display())]
+    /// A folder contains the checkpoints of a run that the trainer has neither resumed nor been told to delete.
+    #[error("{}: contains the checkpoints of another run: {}; start_over() deletes them", folder.display(), other_run(resume_error.as_deref()))]
     OtherRun {
         /// The folder.
         folder: PathBuf,
+        /// Why the trainer could not resume that run, if it tried.
+        resume_error: Option<String>,
     },
 
-    /// A run was told other settings than the trainer that should go on with it. Nothing was changed.
-    #[error("{}: written with other settings:{}\nuse them again, or call resume_with_new_settings()", path.display(), lines(differences))]
+    /// A folder contains checkpoints, but none of them can be used.
+    #[error("{}: none of the checkpoints in it can be used:{}\nput an undamaged copy there, or call start_over() to delete them and begin a new run", folder.display(), lines(reasons))]
+    NoValidCheckpoint {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with each file.
+        reasons: Vec<String>,
+    },
+
+    /// Another trainer has saved to the folder since this one resumed.
+    #[error("{}: another trainer has continued this run, to iteration {iteration}: call resume() again", folder.display())]
+    RunContinued {
+        /// The folder.
+        folder: PathBuf,
+        /// The iteration of the latest checkpoint in it.
+        iteration: u64,
+    },
+
+    /// A checkpoint was written by a run with other settings or other data. Nothing was changed.
+    #[error("{}: written with other settings:{}\nuse these settings again, or accept the new ones by resume_from(Resume::latest().with_new_settings(), ..)", path.display(), lines(differences))]
     SettingsDiffer {
         /// The checkpoint.
         path: PathBuf,
@@ -178,6 +198,13 @@ impl From<tch::TchError> for Error {
 pub(crate) fn torch(context: impl Into<String>) -> impl FnOnce(tch::TchError) -> Error {
     let context = context.into();
     |source| Error::Torch { context, source }
+}
+
+fn other_run(resume_error: Option<&str>) -> String {
+    match resume_error {
+        None => "resume() continues it".to_owned(),
+        Some(error) => format!("it could not be resumed ({error})"),
+    }
 }
 
 fn in_use(holder: Option<u32>) -> String {

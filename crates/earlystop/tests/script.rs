@@ -1,9 +1,14 @@
-//! The tutorial as a script (`examples/train.rs`, also in the README): killed and started again, it goes on.
+//! The tutorial as a script (`examples/train.rs`, also in the README): stopped or killed, and started again, it resumes.
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use earlystop::checkpoint::{Checkpoint, Store};
 
 /// The script in a folder of its own, with the genuine data.
 struct Script {
@@ -16,6 +21,17 @@ impl Script {
         let mut child = Command::new(program()).current_dir(folder).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
+    }
+
+    fn send(&self, signal: i32) {
+        // SAFETY: `kill` takes any numbers; the child was not waited for, so the number is still its.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Reads all other lines, and waits for the end.
+    fn end(&mut self) -> (Vec<String>, ExitStatus) {
+        let lines = self.lines.by_ref().map(Result::unwrap).collect();
+        (lines, self.child.wait().unwrap())
     }
 
     /// The first line that has this text.
@@ -38,12 +54,72 @@ fn program() -> PathBuf {
     this.ancestors().nth(2).unwrap().join("examples").join(format!("train{}", std::env::consts::EXE_SUFFIX))
 }
 
-#[test]
-fn killed_and_started_again_the_script_goes_on() {
+/// A folder for the script, with the genuine data.
+fn folder_with_data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
     std::os::unix::fs::symlink(data.canonicalize().unwrap(), folder.path().join("data")).unwrap();
+    folder
+}
 
+/// Every tensor's bytes, and the history without its times, as the checkpoint of an iteration has them.
+fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, serde_json::Value) {
+    let path = folder.join(format!("checkpoints/train/step-{iteration:06}.safetensors"));
+    let checkpoint = Checkpoint::read(path).unwrap();
+    let bytes = |name: &str| {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        bytes
+    };
+    let tensors = checkpoint.infos().map(|info| bytes(&info.name)).collect();
+    let mut run: serde_json::Value = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
+    let mut history = run["stopping"]["history"].take();
+    for observation in history.as_array_mut().unwrap() {
+        observation["elapsed"].take();
+    }
+    (tensors, history)
+}
+
+#[test]
+fn stopped_by_signals_and_started_again_the_script_ends_with_the_same_bits() {
+    let straight = folder_with_data();
+    let mut script = Script::start(straight.path());
+    script.wait_for("Iter:    200");
+    drop(script);
+
+    let stopped = folder_with_data();
+    let pauses = [(libc::SIGINT, "SIGINT", 70), (libc::SIGTERM, "SIGTERM", 130)];
+    for (signal, name, milliseconds) in pauses {
+        let mut script = Script::start(stopped.path());
+        // The data is loaded, and training begins or goes on.
+        let sign = if signal == libc::SIGINT { "Iter:    100" } else { "Resumed from" };
+        script.wait_for(sign);
+        sleep(Duration::from_millis(milliseconds));
+        script.send(signal);
+        let (lines, status) = script.end();
+        assert!(status.success(), "{status}");
+        assert!(lines.contains(&format!("Stopped by signal: {name}.")), "{lines:?}");
+        assert!(lines.last().unwrap().starts_with("Test accuracy: "), "{lines:?}");
+    }
+    let latest = Store::open(stopped.path().join("checkpoints/train")).unwrap().latest().unwrap().unwrap().step;
+    assert!(latest > 100, "{latest}");
+
+    let mut script = Script::start(stopped.path());
+    let resumed = script.wait_for("Resumed from");
+    assert!(resumed.ends_with(&format!("after iteration {latest}")), "{resumed}");
+    script.wait_for("Iter:    200");
+    // Twice: the second one ends the process, unless it comes when the script is just done.
+    script.send(libc::SIGINT);
+    script.send(libc::SIGINT);
+    let (_, status) = script.end();
+    assert!(status.signal() == Some(libc::SIGINT) || status.success(), "{status}");
+    assert!(state(stopped.path(), 200) == state(straight.path(), 200));
+}
+
+#[test]
+fn killed_and_started_again_the_script_goes_on() {
+    let folder = folder_with_data();
     let mut script = Script::start(folder.path());
     script.wait_for("Iter:    200");
     drop(script);

@@ -2,24 +2,21 @@
 
 mod common;
 
-use std::path::Path;
-
-use earlystop::checkpoint::{Savable, Store};
-use earlystop::early_stopping::{Patience, StopKind};
+use earlystop::checkpoint::Savable;
+use earlystop::early_stopping::{Patience, Rule, StopKind};
 use earlystop::ndarray::{Array1, Array3};
-use earlystop::network::Precision;
 use earlystop::trainer::{Event, TrainerBuilder, evaluate, verify_resume};
 use earlystop::{Adam, Batches, EarlyStopping, Error, Examples, Metadata, Network, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
 
-use common::{bits, builder, examples, network};
+use common::{bits, builder, examples, history, network};
 
 /// Trains to the end and returns the printed lines, but for the times.
 fn lines(trainer: &mut Trainer, iterations: u64) -> Vec<String> {
     let mut lines = Vec::new();
     let print = |event: &Event| match event {
-        Event::Finished { .. } | Event::Resumed { .. } => {}
-        event => lines.push(event.to_string()),
+        Event::Evaluated { .. } | Event::Stopped(_) => lines.push(event.to_string()),
+        _ => {}
     };
     trainer.optimize_to(iterations, print).unwrap();
     lines
@@ -82,9 +79,7 @@ fn a_run_goes_on_as_if_nothing_had_happened() {
         resumed.extend(lines(&mut trainer, end));
         if end == 200 {
             assert_eq!(bits(trainer.network()), bits(straight.network()));
-            let iterations =
-                |trainer: &Trainer| trainer.history().iter().map(|seen| seen.iteration).collect::<Vec<_>>();
-            assert_eq!(iterations(&trainer), iterations(&straight));
+            assert_eq!(history(&trainer), history(&straight));
         }
     }
     assert_eq!(resumed, all);
@@ -113,23 +108,6 @@ fn the_best_of_a_resumed_run_is_the_best_of_all() {
 }
 
 #[test]
-fn the_precision_of_evaluations_is_a_setting_of_the_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let precise = || builder().evaluate_in(Precision::Bf16).checkpoints(folder.path()).build().unwrap();
-    precise().optimize_to(10, |_| ()).unwrap();
-    let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
-    let message = trainer.resume(|_| ()).unwrap_err().to_string();
-    assert!(message.contains("evaluation_precision: \"bf16\" in the checkpoint, \"f32\" now"), "{message}");
-}
-
-#[test]
-fn resuming_is_verified_with_dropout_and_within_an_epoch() {
-    verify_resume(|| builder().build(), 30, 75).unwrap();
-    let message = verify_resume(|| builder().build(), 35, 75).unwrap_err().to_string();
-    assert_eq!(message, "break: expected a multiple of 10 before the end, 75, found 35");
-}
-
-#[test]
 fn verification_names_what_differs() {
     let mut seed = 0;
     let differing = || {
@@ -144,81 +122,15 @@ fn verification_names_what_differs() {
 }
 
 #[test]
-fn other_settings_are_named_and_the_caller_chooses() {
-    let folder = tempfile::tempdir().unwrap();
-    builder().checkpoints(folder.path()).build().unwrap().optimize(20, |_| ()).unwrap();
-    let mut other = builder().batch_size(16).patience(50).checkpoints(folder.path()).build().unwrap();
-    let before = bits(other.network());
-    let message = other.resume(|_| ()).unwrap_err().to_string();
-    assert!(message.contains("batch_size: 32 in the checkpoint, 16 now"), "{message}");
-    assert!(message.contains("1000 in the checkpoint, 50 now"), "{message}");
-    assert_eq!(bits(other.network()), before);
-    assert!(other.resume_with_new_settings(|_| ()).unwrap());
-    assert_eq!(other.optimize(10, |_| ()).unwrap().iterations, 30);
-}
-
-#[test]
-fn another_network_is_refused_even_with_new_settings() {
-    let folder = tempfile::tempdir().unwrap();
-    builder().checkpoints(folder.path()).build().unwrap().optimize(10, |_| ()).unwrap();
-    let network = Network::builder([8, 8, 1]).flatten().softmax_classifier(4).build(Device::Cpu).unwrap();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
-    let trainer = Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000));
-    let mut trainer = trainer.checkpoints(folder.path()).build().unwrap();
-    assert!(matches!(trainer.resume(|_| ()), Err(Error::SettingsDiffer { .. })));
-    assert!(matches!(trainer.resume_with_new_settings(|_| ()), Err(Error::Mismatch { .. })));
-}
-
-#[test]
-fn a_new_run_does_not_mix_with_an_older_one() {
-    let folder = tempfile::tempdir().unwrap();
-    builder().checkpoints(folder.path()).build().unwrap().optimize(10, |_| ()).unwrap();
-    let mut anew = builder().checkpoints(folder.path()).build().unwrap();
-    let message = anew.optimize(10, |_| ()).unwrap_err().to_string();
-    assert!(message.contains("resume()") && message.contains("start_over()"), "{message}");
-    anew.start_over().unwrap();
-    assert_eq!(anew.optimize(10, |_| ()).unwrap().iterations, 10);
-}
-
-#[test]
-fn a_folder_is_for_one_trainer_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut first = builder().checkpoints(folder.path()).build().unwrap();
-    first.optimize(10, |_| ()).unwrap();
-    let mut second = builder().checkpoints(folder.path()).build().unwrap();
-    assert!(matches!(second.resume(|_| ()), Err(Error::Locked { .. })));
-}
-
-#[test]
 fn a_stopped_run_says_so_and_does_not_train_on() {
     let folder = tempfile::tempdir().unwrap();
-    let run = || builder().stop_when(Patience::new(5)).checkpoints(folder.path()).build().unwrap();
+    let run = || builder().stop_when(Patience::new(10)).checkpoints(folder.path()).build().unwrap();
     let stopped = run().optimize(400, |_| ()).unwrap();
     assert!(stopped.iterations < 400);
     let mut again = run();
     again.resume(|_| ()).unwrap();
     let report = again.optimize(400, |_| ()).unwrap();
     assert_eq!((report.iterations, report.reason), (stopped.iterations, stopped.reason));
-}
-
-#[test]
-fn a_damaged_checkpoint_is_skipped_with_an_event() {
-    let folder = tempfile::tempdir().unwrap();
-    builder().checkpoints(folder.path()).build().unwrap().optimize(40, |_| ()).unwrap();
-    let latest = Store::open(folder.path()).unwrap().latest().unwrap().unwrap().path;
-    flip_a_bit(&latest);
-    let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
-    let mut events = Vec::new();
-    assert!(trainer.resume(|event| events.push(event.clone())).unwrap());
-    assert!(matches!(&events[0], Event::Skipped { path, .. } if *path == latest), "{events:?}");
-    assert_eq!(trainer.iteration(), 30);
-}
-
-fn flip_a_bit(path: &Path) {
-    let mut bytes = std::fs::read(path).unwrap();
-    let middle = bytes.len() - 100;
-    bytes[middle] ^= 1;
-    std::fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -246,4 +158,63 @@ fn impossible_settings_are_refused() {
     let optimizer = Adam::new(&network, 3e-3).unwrap();
     let message = refusal(Trainer::builder(network, optimizer, &examples(150, 0), &empty));
     assert_eq!(message, "validation set: expected at least one example, found none");
+    assert_eq!(refusal(builder().checkpoints("")), "checkpoints: expected the path of a folder, found an empty path");
+}
+
+#[test]
+fn a_patience_shorter_than_the_evaluation_interval_is_refused() {
+    let refusal = |rule: Rule| builder().evaluate_every(100).stop_when(rule).build().unwrap_err().to_string();
+    let expected = "patience: expected at least the 100 iterations from one evaluation to the next, found";
+    let rules = [
+        Rule::patience(50),
+        Rule::patience(0),
+        Rule::noise_aware(99),
+        Rule::any_of([Rule::iterations(1000), Rule::patience(50)]),
+        Rule::all_of([Rule::target(0.9), Rule::any_of([Patience::new(50).on_loss().warm_up(500).into()])]),
+        Rule::patience(50).named("mine"),
+    ];
+    for rule in rules {
+        let message = refusal(rule);
+        assert!(message.starts_with(expected), "{message}");
+    }
+    assert!(builder().evaluate_every(2000).build().is_err()); // the default patience is 1000
+    assert!(builder().evaluate_every(100).patience(100).build().is_ok());
+    assert!(builder().evaluate_every(2000).stop_when(Rule::never()).build().is_ok());
+}
+
+#[test]
+fn data_and_optimizer_must_fit_the_network_before_the_first_step() {
+    let refusal = |network: Network, optimizer: Adam| {
+        Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000)).build().unwrap_err().to_string()
+    };
+    let small = |input, classes| Network::builder(input).flatten().softmax_classifier(classes);
+    let build = |input, classes| small(input, classes).build(Device::Cpu).unwrap();
+
+    let colour = build([8, 8, 3], 4);
+    let optimizer = Adam::new(&colour, 3e-3).unwrap();
+    let expected = "training set: expected images with 3 channels, as the network's input has, \
+                    found grayscale images, with 1 channel";
+    assert_eq!(refusal(colour, optimizer), expected);
+
+    let expected = "optimizer: expected an optimizer made for this network: Adam::new(&network, ..), \
+                    found one for other variables";
+    // As many parameters in other shapes, and other numbers of them.
+    for other in [build([4, 16, 1], 4), build([8, 8, 1], 5)] {
+        let wrong = Network::builder([8, 8, 1]).flatten().fully_connected(4, "layer_fc1").softmax_classifier(4);
+        let optimizer = Adam::new(&wrong.build(Device::Cpu).unwrap(), 3e-3).unwrap();
+        assert_eq!(refusal(other, optimizer), expected);
+    }
+
+    let frozen = small([8, 8, 1], 4).freeze("softmax_classifier").build(Device::Cpu).unwrap();
+    let optimizer = Adam::new(&frozen, 3e-3).unwrap();
+    assert_eq!(refusal(frozen, optimizer), "network: expected at least one layer to train, found that all are frozen");
+
+    let three_classes = build([8, 8, 1], 3);
+    let optimizer = Adam::new(&three_classes, 3e-3).unwrap();
+    assert_eq!(refusal(three_classes, optimizer), "training set: expected at most 3 classes, found 4");
+    // A class that no training example has is no reason to fail.
+    let six_classes = build([8, 8, 1], 6);
+    let optimizer = Adam::new(&six_classes, 3e-3).unwrap();
+    let trainer = Trainer::builder(six_classes, optimizer, &examples(150, 0), &examples(60, 1000));
+    trainer.build().unwrap().optimize(5, |_| ()).unwrap();
 }

@@ -217,6 +217,27 @@ impl Store {
         Ok(())
     }
 
+    /// Moves every checkpoint committed after `saved` into a new subfolder, and returns that folder if there were any.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be moved.
+    pub fn archive_after(&mut self, saved: &Saved) -> Result<Option<PathBuf>> {
+        let (folder, saver) = (self.folder.clone(), self.saver.clone());
+        let writer = self.writer()?;
+        let later: Vec<Saved> = scan(&folder)?.0.into_iter().filter(|it| it.commit > saved.commit).rev().collect();
+        if later.is_empty() {
+            return Ok(None);
+        }
+        let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
+        for Saved { path, .. } in later {
+            let moved = archive.join(path.file_name().unwrap_or_default());
+            saver.files().rename(&path, &moved).map_err(io_error(&path, "move to the archive"))?;
+        }
+        writer.look(&folder)?;
+        Ok(Some(archive))
+    }
+
     /// Lists the checkpoints whose headers are sound, the earliest save first. Reads headers only.
     ///
     /// # Errors
@@ -335,6 +356,19 @@ fn create_folder(folder: &Path) -> Result<()> {
         Disk.sync_folder(folder_of(created)).map_err(io_error(created, "sync its folder to the disk"))?;
     }
     Ok(())
+}
+
+/// Creates `NAME`, `NAME.2`, `NAME.3`, …: the first that does not exist.
+fn new_subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
+    let mut path = folder.join(name);
+    for count in 2.. {
+        match fs::create_dir(&path) {
+            Ok(()) => break,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => path.set_file_name(format!("{name}.{count}")),
+            Err(error) => return Err(io_error(&path, "create the folder")(error)),
+        }
+    }
+    Ok(path)
 }
 
 /// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.

@@ -90,6 +90,10 @@ impl Patience {
         Self { baseline: Some(value), ..self }
     }
 
+    pub(super) fn iterations(&self) -> u64 {
+        self.iterations
+    }
+
     pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
         match self.measure {
             Measure::ValidationLoss if observation.validation_loss.is_none() => Some("the validation loss"),

@@ -229,6 +229,17 @@ impl Rule {
         }
     }
 
+    /// The shortest patience in it, in iterations.
+    pub(crate) fn shortest_patience(&self) -> Option<u64> {
+        match self {
+            Self::Patience(patience) => Some(patience.iterations()),
+            &Self::NoiseAware { patience, .. } => Some(patience),
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().filter_map(Self::shortest_patience).min(),
+            Self::Named { rule, .. } => rule.shortest_patience(),
+            _ => None,
+        }
+    }
+
     fn last_of(&self, stops: Vec<Stop>) -> Option<Stop> {
         let why = stops.iter().map(|stop| stop.reason.why.as_str()).collect::<Vec<_>>().join(", and ");
         let last = stops.into_iter().max_by_key(|stop| stop.at)?;

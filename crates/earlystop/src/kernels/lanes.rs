@@ -31,6 +31,15 @@ impl Processor {
         None
     }
 
+    /// Returns the name of the instruction set.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
+            Self::Avx512Bf16 => "AVX-512 with bf16",
+        }
+    }
+
     /// Returns how many 32-bit floats a vector holds.
     pub(super) fn lanes(self) -> usize {
         match self {
@@ -38,6 +47,25 @@ impl Processor {
             Self::Avx512 | Self::Avx512Bf16 => 16,
         }
     }
+}
+
+/// Names the best instructions that libtorch has kernels for on this processor.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn libtorch_default() -> &'static str {
+    let fma = is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq");
+    match (fma && avx512, fma && is_x86_feature_detected!("avx2")) {
+        (true, _) => "avx512",
+        (_, true) => "avx2",
+        _ => "default",
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn libtorch_default() -> &'static str {
+    "default"
 }
 
 /// A vector of 32-bit floats, and what it is multiplied by.

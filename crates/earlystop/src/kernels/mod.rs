@@ -16,7 +16,16 @@ mod team;
 mod winograd;
 
 pub(crate) use lanes::Processor;
-pub(crate) use team::share;
+pub(crate) use team::{share, threads_spin};
+
+/// Names the instructions that libtorch chooses its own kernels by, as its `compute_cpu_capability` does.
+pub(crate) fn libtorch_instructions() -> String {
+    let chosen = std::env::var("ATEN_CPU_CAPABILITY").ok();
+    match chosen.as_deref() {
+        Some(chosen @ ("default" | "avx2" | "avx512")) => chosen.to_owned(),
+        _ => lanes::libtorch_default().to_owned(),
+    }
+}
 
 /// What [`ConvPool::forward`] notes of a value that ReLU made zero: no gradient goes through it.
 ///

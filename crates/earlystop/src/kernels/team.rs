@@ -27,6 +27,14 @@ pub(crate) fn share<P: Send>(parts: &mut [P], threads: usize, work: impl Fn(&mut
     }
 }
 
+/// Says whether libtorch's threads wait by spinning, since nothing tells GNU's OpenMP otherwise.
+///
+/// It reads the environment when it is loaded, so only a new process can change this.
+pub(crate) fn threads_spin() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    tch::get_num_threads() > 1 && OpenMp::find().is_some() && !is_set("GOMP_SPINCOUNT") && !is_set("OMP_WAIT_POLICY")
+}
+
 /// What threads take their parts from.
 struct Job<'a> {
     next: AtomicUsize,

@@ -167,7 +167,7 @@ impl Variables {
     }
 
     /// Returns those of some variables that are trained: each one's place in the one buffer, and its view.
-    pub(super) fn trained(&self, indices: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
+    pub(crate) fn trained(&self, indices: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
         let trained = self.entries[indices].iter().filter(|entry| entry.spec.trainable);
         trained.map(|entry| (entry.place.clone(), &entry.view))
     }

@@ -61,10 +61,12 @@ impl Adam {
     ///
     /// # Errors
     ///
-    /// When the learning rate is not a positive number, or libtorch runs out of memory.
+    /// If the learning rate is not a positive number within the range of `f32`, or libtorch runs out of memory.
     pub fn new(network: &Network, learning_rate: f64) -> Result<Self> {
-        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-            return Err(Error::argument("learning rate", "a positive number", learning_rate));
+        // The variables are `f32`: what rounds to zero or infinity there never trains or destroys them at once.
+        let rounded = learning_rate as f32;
+        if !(rounded > 0.0 && rounded.is_finite()) {
+            return Err(Error::argument("learning rate", "a positive number within the range of f32", learning_rate));
         }
         let variables = network.variables();
         let moment = || variables.zeros_like().map(|(flat, views)| Moment { flat, views });
@@ -79,6 +81,20 @@ impl Adam {
     /// Returns the learning rate.
     pub fn learning_rate(&self) -> f64 {
         self.learning_rate
+    }
+
+    /// Checks that this optimizer was made for such a network, and that there is something to train.
+    pub(crate) fn check(&self, network: &Network) -> Result<()> {
+        let moments = network.variables().named(None, "adam.m/");
+        let describe = |named: &NamedTensor| (named.name.clone(), named.shape.clone());
+        if !moments.iter().map(describe).eq(self.tensors.iter().take(self.m.views.len()).map(describe)) {
+            let expected = "an optimizer made for this network: Adam::new(&network, ..)";
+            return Err(Error::argument("optimizer", expected, "one for other variables"));
+        }
+        if network.variables().trained(0..moments.len()).next().is_none() {
+            return Err(Error::argument("network", "at least one layer to train", "that all are frozen"));
+        }
+        Ok(())
     }
 
     /// Updates the network's variables by one step against the loss's gradient.
@@ -262,9 +278,12 @@ mod tests {
         let build =
             |classes| Network::builder([2, 2, 1]).flatten().softmax_classifier(classes).build(Device::Cpu).unwrap();
         let (mut network, mut other) = (build(2), build(3));
-        for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e60] {
             let message = Adam::new(&network, learning_rate).unwrap_err().to_string();
-            assert!(message.starts_with("learning rate: expected a positive number"), "{message}");
+            assert!(
+                message.starts_with("learning rate: expected a positive number within the range of f32"),
+                "{message}"
+            );
         }
         let mut optimizer = Adam::new(&network, 0.1).unwrap();
         let message = optimizer.minimize(&floats(&[1.0]).into(), &mut network).unwrap_err().to_string();

@@ -1,9 +1,13 @@
 //! The trainer's settings.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::Trainer;
+use super::best::Best;
+use super::commit::Commits;
+use super::state::Losses;
 use crate::checkpoint::{Keep, Store};
 use crate::early_stopping::{EarlyStopping, Patience, Rule};
 use crate::error::{Error, Result};
@@ -11,7 +15,7 @@ use crate::mnist::Examples;
 use crate::network::{Network, Precision};
 use crate::optimizer::{Adam, Batches};
 
-/// Collects the settings of a [`Trainer`]: the tutorial's, unless set.
+/// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[derive(Debug)]
 #[must_use = "a builder builds nothing before `build`"]
 pub struct TrainerBuilder {
@@ -26,6 +30,19 @@ pub struct TrainerBuilder {
     evaluation_precision: Option<Precision>,
     rule: Rule,
     checkpoints: Option<PathBuf>,
+    on_failed_save: FailedSave,
+    keeps_best_in_memory: bool,
+}
+
+/// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailedSave {
+    /// Train on and try again at the next evaluation, with the event [`Event::SaveFailed`](super::Event::SaveFailed).
+    /// If the last save of a call fails, the call returns the error at its end.
+    #[default]
+    Retry,
+    /// Return the error at once.
+    Stop,
 }
 
 impl TrainerBuilder {
@@ -42,98 +59,150 @@ impl TrainerBuilder {
             evaluation_precision: None,
             rule: Patience::new(1000).into(),
             checkpoints: None,
+            on_failed_save: FailedSave::default(),
+            keeps_best_in_memory: true,
         }
     }
 
-    /// Sets the number of examples in a batch; 64 unless set.
+    /// Sets the number of examples in a batch. Default: 64.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// Sets the seed of the order of the training examples; 0 unless set.
+    /// Sets the seed of the order of the training examples. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Sets the number of iterations from one evaluation to the next; 100 unless set.
+    /// Sets the number of iterations between evaluations. Default: 100.
     pub fn evaluate_every(mut self, iterations: u64) -> Self {
         self.evaluate_every = iterations;
         self
     }
 
-    /// Sets the numbers that evaluations compute in; the network's own unless set.
+    /// Sets the compute precision of evaluations. Default: the network's.
     pub fn evaluate_in(mut self, precision: Precision) -> Self {
         self.evaluation_precision = Some(precision);
         self
     }
 
-    /// Stops after this many iterations without an improvement of the validation accuracy; 1,000 unless set.
+    /// Stops after more than `iterations` iterations without an improvement of the validation accuracy. Default: 1000.
     pub fn patience(self, iterations: u64) -> Self {
         self.stop_when(Patience::new(iterations))
     }
 
-    /// Sets the rule that says when to stop and what counts as better.
+    /// Sets the rule that decides when to stop and what counts as better.
     pub fn stop_when(mut self, rule: impl Into<Rule>) -> Self {
         self.rule = rule.into();
         self
     }
 
-    /// Notes the accuracy on a test set at each evaluation: to compare stopping rules afterwards, never to decide by it.
+    /// Records the accuracy on a test set at each evaluation, to compare stopping rules afterwards. It decides nothing.
     pub fn record_test_accuracy(mut self, test: &Examples) -> Self {
         self.test = Some(test.clone());
         self
     }
 
-    /// Commits the whole state to a folder at each evaluation; the latest and the best are kept. None unless set.
+    /// Saves the complete state to a folder at each evaluation, and keeps the last two checkpoints and the best one.
+    /// Default: no folder.
     pub fn checkpoints(mut self, folder: impl AsRef<Path>) -> Self {
         self.checkpoints = Some(folder.as_ref().to_owned());
         self
     }
 
-    /// Makes the trainer.
+    /// Sets what happens if a checkpoint cannot be written. Default: [`FailedSave::Retry`].
+    ///
+    /// Either way nothing in memory is lost: [`Trainer::optimize`] can be called again, which first saves the state that
+    /// could not be saved, and [`Trainer::restore_best`] still finds the best variables.
+    pub fn on_failed_save(mut self, failed_save: FailedSave) -> Self {
+        self.on_failed_save = failed_save;
+        self
+    }
+
+    /// Sets whether the best variables are kept in memory while no checkpoint has them: without a folder, or after a failed
+    /// save. Default: yes.
+    ///
+    /// The copy takes as much memory as the network's variables and the optimizer's state together, three times the variables
+    /// with Adam, and is renewed at each improvement. Switch it off for a model of which a second copy does not fit; without
+    /// a folder, [`Trainer::restore_best`] then fails.
+    pub fn keep_best_in_memory(mut self, keep: bool) -> Self {
+        self.keeps_best_in_memory = keep;
+        self
+    }
+
+    /// Builds the trainer.
     ///
     /// # Errors
     ///
-    /// When a setting cannot be used, a set has no examples, the images do not fit the network, or the folder for checkpoints
-    /// cannot be used or is in use by another process.
+    /// [`Error::Argument`] if the settings, the sets and the network do not fit together; [`Error::Io`] if the checkpoint
+    /// folder cannot be read.
     pub fn build(self) -> Result<Trainer> {
         if self.evaluate_every == 0 {
             return Err(Error::argument("evaluate every", "at least 1 iteration", 0));
         }
-        let [height, width, _] = self.network.description().input;
-        let sets =
-            [("training", Some(&self.train)), ("validation", Some(&self.validation)), ("test", self.test.as_ref())];
-        for (name, set) in sets.into_iter().filter_map(|(name, set)| Some((name, set?))) {
-            check(name, set, [height, width], self.network.num_classes())?;
+        check_patience(&self.rule, self.evaluate_every)?;
+        self.optimizer.check(&self.network)?;
+        let num_classes = self.network.num_classes();
+        let fit = |name: &str, set: Examples| {
+            check(name, &set, self.network.description().input, num_classes)?;
+            set.with_num_classes(num_classes) // as many columns as the network has outputs
+        };
+        let train = fit("training", self.train)?;
+        let validation = fit("validation", self.validation)?;
+        let test = self.test.map(|test| fit("test", test)).transpose()?;
+        if self.checkpoints.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+            return Err(Error::argument("checkpoints", "the path of a folder", "an empty path"));
         }
+        let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(Keep::last(2).best(1)));
         Ok(Trainer {
-            batches: Batches::new(self.train.len(), self.batch_size, self.seed)?,
-            store: self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(Keep::last(2).best(1))),
+            batches: Batches::new(train.len(), self.batch_size, self.seed)?,
+            commits: Commits::new(store, self.on_failed_save),
+            best: Best::new(self.keeps_best_in_memory),
             evaluation_precision: self.evaluation_precision.unwrap_or(self.network.description().precision),
             network: self.network,
             optimizer: self.optimizer,
-            train: self.train,
-            validation: self.validation,
-            test: self.test,
+            train,
+            validation,
+            test,
+            data: OnceLock::new(),
             evaluate_every: self.evaluate_every,
             stopping: EarlyStopping::with(self.rule),
             iteration: 0,
+            losses: Losses::default(),
             elapsed: Duration::ZERO,
             stopped: None,
+            requested: None,
+            noted: false,
         })
     }
 }
 
-fn check(name: &str, set: &Examples, image: [usize; 2], num_classes: usize) -> Result<()> {
+/// Refuses a patience that always runs out before the next evaluation.
+fn check_patience(rule: &Rule, evaluate_every: u64) -> Result<()> {
+    match rule.shortest_patience() {
+        Some(patience) if patience < evaluate_every => Err(Error::argument(
+            "patience",
+            format!("at least the {evaluate_every} iterations from one evaluation to the next"),
+            patience,
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check(name: &str, set: &Examples, [height, width, channels]: [usize; 3], num_classes: usize) -> Result<()> {
     let what = format!("{name} set");
     if set.is_empty() {
         return Err(Error::argument(what, "at least one example", "none"));
     }
-    if [set.height(), set.width()] != image {
+    if [set.height(), set.width()] != [height, width] {
         let found = format!("{} x {}", set.height(), set.width());
-        return Err(Error::argument(what, format!("images of {} x {} pixels", image[0], image[1]), found));
+        return Err(Error::argument(what, format!("images of {height} x {width} pixels"), found));
+    }
+    if channels != 1 {
+        let expected = format!("images with {channels} channels, as the network's input has");
+        return Err(Error::argument(what, expected, "grayscale images, with 1 channel"));
     }
     if set.num_classes() > num_classes {
         return Err(Error::argument(what, format!("at most {num_classes} classes"), set.num_classes()));

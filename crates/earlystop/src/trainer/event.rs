@@ -1,10 +1,10 @@
-//! What a trainer tells while it works; each event prints as the tutorial's line.
+//! The events that a trainer reports while it works. Each prints as one line, in the tutorial's words where it has them.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::early_stopping::{Observation, StopReason};
+use crate::early_stopping::{Observation, StopKind, StopReason};
 
 /// What happened in training.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,25 +17,40 @@ pub enum Event {
         /// Whether this is the best evaluation so far.
         improved: bool,
     },
-    /// The network computes in numbers that this processor has no instructions for.
+    /// The network computes in bf16, for which this processor has no instructions.
     SlowPrecision,
-    /// The stopping rule ended the training.
+    /// libtorch's threads wait by spinning, which slows training down many times while other processes are busy.
+    SpinningThreads,
+    /// The stopping rule or a [request](crate::stop) ended the training.
     Stopped(StopReason),
-    /// The call is over: all iterations were made, or the rule stopped it.
+    /// The call is over: all iterations were made, or the training was stopped.
     Finished {
         /// How long the call took.
         time: Duration,
     },
-    /// Training goes on from a checkpoint.
+    /// A checkpoint could not be written. The trainer tries again at the next evaluation; see
+    /// [`TrainerBuilder::on_failed_save`](super::TrainerBuilder::on_failed_save).
+    SaveFailed {
+        /// The iteration whose state is not saved.
+        iteration: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The run was resumed from a checkpoint.
     Resumed {
         /// The checkpoint.
         path: PathBuf,
         /// The iteration after which it was written.
         iteration: u64,
-        /// Why the bits may differ from those of a run that nobody interrupted: other threads, other versions.
+        /// Why results may differ from those of an uninterrupted run: other threads, other versions, new settings.
         notes: Vec<String>,
     },
-    /// A checkpoint was damaged and an older one is used.
+    /// The run went back to an earlier checkpoint, and the later ones were moved away.
+    Archived {
+        /// The folder that they were moved to.
+        folder: PathBuf,
+    },
+    /// A checkpoint is damaged, so another one is used.
     Skipped {
         /// The damaged checkpoint.
         path: PathBuf,
@@ -61,12 +76,24 @@ impl fmt::Display for Event {
             Self::SlowPrecision => {
                 write!(f, "Note: this processor has no instructions for bf16, which makes it slower than f32.")
             }
-            Self::Stopped(_) => write!(f, "No improvement found in a while, stopping optimization."),
+            Self::SpinningThreads => write!(
+                f,
+                "Note: libtorch's threads wait by spinning, which slows training down many times while other processes \
+                 are busy. Set the environment variable GOMP_SPINCOUNT=1000 when you start this program."
+            ),
+            Self::Stopped(StopReason { kind: StopKind::NoImprovement, .. }) => {
+                write!(f, "No improvement found in a while, stopping optimization.")
+            }
+            Self::Stopped(reason) => write!(f, "Stopped by {reason}."),
             Self::Finished { time } => write!(f, "Time usage: {}", time_usage(*time)),
             Self::Resumed { path, iteration, notes } => {
                 write!(f, "Resumed from {} after iteration {iteration}", path.display())?;
                 notes.iter().try_for_each(|note| write!(f, "\nNote: {note}"))
             }
+            Self::SaveFailed { iteration, reason } => {
+                write!(f, "Could not save iteration {iteration}, trying again at the next evaluation: {reason}")
+            }
+            Self::Archived { folder } => write!(f, "Moved the later checkpoints to {}", folder.display()),
             Self::Skipped { path, reason } => write!(f, "Skipped {}: {reason}", path.display()),
         }
     }
@@ -93,6 +120,20 @@ mod tests {
         assert_eq!(line(100, 0.84375, 0.852, true), first);
         let later = "Iter:   1800, Train-Batch Accuracy: 100.0%, Validation Acc:  97.7% ";
         assert_eq!(line(1800, 1.0, 0.9768, false), later);
+    }
+
+    #[test]
+    fn only_patience_that_ran_out_prints_the_tutorials_sentence() {
+        let line = |kind, rule: &str, why: &str| {
+            Event::Stopped(StopReason { kind, rule: rule.to_owned(), why: why.to_owned() }).to_string()
+        };
+        let tutorial = "No improvement found in a while, stopping optimization.";
+        assert_eq!(line(StopKind::NoImprovement, "patience(1000)", "no improvement"), tutorial);
+        let target = line(StopKind::Target, "target(0.99)", "validation accuracy 0.991 at iteration 300");
+        assert_eq!(target, "Stopped by target(0.99): validation accuracy 0.991 at iteration 300.");
+        for kind in [StopKind::Budget, StopKind::Divergence, StopKind::NotFinite, StopKind::Overfitting] {
+            assert_eq!(line(kind, "rule", "reason"), "Stopped by rule: reason.");
+        }
     }
 
     #[test]

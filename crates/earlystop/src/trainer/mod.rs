@@ -1,29 +1,39 @@
-//! The packaged loop for scripts: batches, steps, evaluations, saving, stopping; and going on after a break.
+//! The training loop for scripts: batches, steps, evaluations, checkpoints, early stopping, and resuming.
 //!
-//! Stands in for the tutorial's `optimize()`. What happens is told through [`Event`]s, which print as the tutorial's lines.
+//! Stands in for the tutorial's `optimize()`. A [`Trainer`] reports what happens through [`Event`]s, which print as the
+//! tutorial's lines.
 
+mod best;
 mod builder;
+mod commit;
 mod evaluation;
 mod event;
 mod resume;
 mod state;
+mod verify;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-pub use builder::TrainerBuilder;
+pub use best::{Restored, RestoredFrom};
+pub use builder::{FailedSave, TrainerBuilder};
 pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
-pub use resume::verify_resume;
+pub use resume::Resume;
+pub use verify::verify_resume;
 
-use crate::checkpoint::Store;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, StopReport};
 use crate::error::Result;
 use crate::mnist::Examples;
 use crate::network::{Network, Precision};
 use crate::optimizer::{Adam, Batches};
+use crate::{kernels, stop};
+use best::Best;
+use commit::Commits;
 use evaluation::{batch, batch_accuracy};
+use state::{Data, Losses};
 
-/// Trains a network with early stopping, and can go on after a break as if there had been none.
+/// Trains a network with early stopping, and can be resumed after any interruption with bit-identical results.
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
@@ -51,16 +61,29 @@ pub struct Trainer {
     train: Examples,
     validation: Examples,
     test: Option<Examples>,
+    /// Fingerprints of the examples, computed when a checkpoint needs them.
+    data: OnceLock<Data>,
     batches: Batches,
     evaluate_every: u64,
     evaluation_precision: Precision,
     stopping: EarlyStopping,
-    store: Option<Store>,
+    commits: Commits,
+    best: Best,
     iteration: u64,
+    /// Training losses since the last evaluation.
+    losses: Losses,
     /// Time spent in earlier calls and earlier processes.
     elapsed: Duration,
+    /// The rule's verdict.
     stopped: Option<StopReason>,
+    /// A request that stopped the last call; no verdict on the run.
+    requested: Option<StopReason>,
+    /// Whether the notes on this machine were reported.
+    noted: bool,
 }
+
+/// Reports an event; returns a request to stop.
+type Report<'a> = &'a mut dyn FnMut(&Event) -> Option<StopReason>;
 
 impl Trainer {
     /// Begins a trainer; see [`TrainerBuilder`] for its settings.
@@ -68,75 +91,125 @@ impl Trainer {
         TrainerBuilder::new(network, optimizer, train, validation)
     }
 
-    /// Makes up to `num_iterations` more iterations; fewer where the stopping rule says so.
+    /// Trains for up to `num_iterations` more iterations; fewer if the stopping rule ends the run or a stop is requested.
     ///
-    /// Every 100 iterations (see [`TrainerBuilder::evaluate_every`]), and after the last one, the network is evaluated on the
-    /// validation set, and, where there is a folder for checkpoints, the whole state is committed to it. A run that its rule
-    /// has stopped is not trained on: the call only reports.
+    /// Every 100 iterations (see [`TrainerBuilder::evaluate_every`]) and after the last one, the network is evaluated on the
+    /// validation set. If a checkpoint folder is set, the complete state is then saved there. A run that its rule has stopped
+    /// is not trained further: the call only reports.
+    ///
+    /// `on_event` is called with each [`Event`]. It may return nothing, or a [`Response`](stop::Response) that stops the
+    /// training. Other requests to stop come from signals and from a notebook's stop button, see [`stop`]. The training then
+    /// finishes its iteration, saves its state even between evaluations, and returns a report with the reason. Call this
+    /// function again, or resume in a new process, to continue as if nothing had happened.
     ///
     /// # Errors
     ///
-    /// When examples and network do not fit, or a checkpoint cannot be written; what was committed before stays whole.
-    pub fn optimize(&mut self, num_iterations: u64, on_event: impl FnMut(&Event)) -> Result<StopReport> {
+    /// If the folder is in use by another process or contains another run; if another trainer continued the run after this
+    /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Checkpoints saved before
+    /// stay valid, and everything in memory is kept: call this function again to save and to continue.
+    pub fn optimize<R: stop::Response>(
+        &mut self,
+        num_iterations: u64,
+        on_event: impl FnMut(&Event) -> R,
+    ) -> Result<StopReport> {
         self.optimize_to(self.iteration.saturating_add(num_iterations), on_event)
     }
 
-    /// Trains until `iteration` iterations were made in all, those before a resume included; fewer where the rule says so.
+    /// Trains until `iteration` iterations were made in total, including those before a resume; fewer if the rule ends the
+    /// run or a stop is requested.
     ///
     /// # Errors
     ///
     /// As [`Trainer::optimize`].
-    pub fn optimize_to(&mut self, iteration: u64, mut on_event: impl FnMut(&Event)) -> Result<StopReport> {
-        if self.iteration == 0 {
-            self.refuse_another_runs_folder()?;
-        }
-        if !self.network.description().precision.is_native() {
-            on_event(&Event::SlowPrecision);
-        }
+    pub fn optimize_to<R: stop::Response>(
+        &mut self,
+        iteration: u64,
+        mut on_event: impl FnMut(&Event) -> R,
+    ) -> Result<StopReport> {
+        self.train(iteration, true, &mut |event| on_event(event).into_request())
+    }
+
+    /// Trains until `end`, and evaluates there if the caller wants it.
+    fn train(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
+        self.requested = None;
         let (start, before) = (Instant::now(), self.elapsed);
-        let mut losses = Losses::default();
-        while self.stopped.is_none() && self.iteration < iteration {
-            self.iteration += 1;
-            let (images, labels) = batch(&self.train, &self.batches.indices(self.iteration))?;
-            let loss = self.network.training_loss(&images, &labels, self.iteration)?;
+        if self.will_train(end) || self.commits.has_failed() {
+            self.take_folder(report)?;
+            self.note_machine(report);
+        }
+        while self.will_train(end) {
+            self.requested = self.requested.take().or_else(stop::requested);
+            if self.requested.is_some() {
+                break;
+            }
+            let (images, labels) = batch(&self.train, &self.batches.indices(self.iteration + 1))?;
+            let loss = self.network.training_loss(&images, &labels, self.iteration + 1)?;
             self.optimizer.minimize(&loss, &mut self.network)?;
             let loss = loss.double_value(&[]);
-            losses.add(loss);
+            self.iteration += 1;
+            self.losses.add(loss);
+            self.elapsed = before + start.elapsed();
 
-            let is_last = self.iteration == iteration;
-            let is_due = self.iteration.is_multiple_of(self.evaluate_every) || is_last || !loss.is_finite();
-            if is_due {
+            let is_end = self.iteration == end && evaluates_at_end;
+            if self.iteration.is_multiple_of(self.evaluate_every) || is_end || !loss.is_finite() {
                 let train_accuracy = batch_accuracy(&self.network, &images, &labels)?;
+                let observation = self.observe(train_accuracy)?;
                 self.elapsed = before + start.elapsed();
-                let observation = self.observe(train_accuracy, std::mem::take(&mut losses).mean())?;
+                let observation = Observation { elapsed: Some(self.elapsed), ..observation };
                 let improved = self.stopping.record(observation.clone()).improved;
+                self.losses = Losses::default();
                 self.stopped = self.stopping.stop_reason(self.iteration);
-                self.commit(improved)?;
-                on_event(&Event::Evaluated { observation, improved });
+                self.commit(Some(Event::Evaluated { observation, improved }), report)?;
             } else if let Some(reason) = self.stopping.stop_reason(self.iteration) {
-                self.elapsed = before + start.elapsed();
                 self.stopped = Some(reason);
-                self.commit(false)?;
+                self.commit(None, report)?;
             }
         }
-        if let Some(reason) = &self.stopped {
-            on_event(&Event::Stopped(reason.clone()));
+        if self.requested.is_some() {
+            self.commit_if_unsaved(report)?;
         }
-        on_event(&Event::Finished { time: start.elapsed() });
+        if let Some(reason) = self.stopped.as_ref().or(self.requested.as_ref()) {
+            report(&Event::Stopped(reason.clone()));
+        }
+        report(&Event::Finished { time: start.elapsed() });
+        self.commits.end()?;
         Ok(self.report())
     }
 
+    fn will_train(&self, end: u64) -> bool {
+        self.stopped.is_none() && self.requested.is_none() && self.iteration < end
+    }
+
+    /// Reports once what makes training slow on this machine.
+    fn note_machine(&mut self, report: Report) {
+        if std::mem::replace(&mut self.noted, true) {
+            return;
+        }
+        let precisions = [self.network.description().precision, self.evaluation_precision];
+        if !precisions.into_iter().all(Precision::is_native) {
+            self.ask(&Event::SlowPrecision, report);
+        }
+        if kernels::threads_spin() {
+            self.ask(&Event::SpinningThreads, report);
+        }
+    }
+
+    /// Reports an event and takes the answer.
+    fn ask(&mut self, event: &Event, report: Report) {
+        let request = report(event);
+        self.requested = self.requested.take().or(request);
+    }
+
     /// Evaluates the network as it is now.
-    fn observe(&self, train_accuracy: f64, train_loss: f64) -> Result<Observation> {
+    fn observe(&self, train_accuracy: f64) -> Result<Observation> {
         let evaluate = |examples: &Examples| evaluate_in(&self.network, examples, self.evaluation_precision);
         let validation = evaluate(&self.validation)?;
         let test = self.test.as_ref().map(evaluate).transpose()?;
         Ok(Observation {
             validation_loss: Some(validation.loss),
-            train_loss: Some(train_loss),
+            train_loss: Some(self.losses.mean()),
             train_accuracy: Some(train_accuracy),
             test_accuracy: test.map(|test| test.accuracy()),
-            elapsed: Some(self.elapsed),
             mistakes: Some(Mistakes::new(&validation.correct)),
             weights_finite: self.network.variables().are_finite(),
             ..Observation::new(self.iteration, validation.accuracy())
@@ -145,7 +218,8 @@ impl Trainer {
 
     /// Reports on the run so far: why it stopped, if it did, and its best evaluation.
     pub fn report(&self) -> StopReport {
-        self.stopping.report(self.iteration, self.elapsed)
+        let report = self.stopping.report(self.iteration, self.elapsed);
+        StopReport { reason: report.reason.or_else(|| self.requested.clone()), ..report }
     }
 
     /// Returns the network.
@@ -153,36 +227,18 @@ impl Trainer {
         &self.network
     }
 
-    /// Gives the network back, to be used without the trainer.
+    /// Returns the network and drops the trainer.
     pub fn into_network(self) -> Network {
         self.network
     }
 
-    /// Returns how many iterations were made, those before a resume included.
+    /// Returns the number of iterations made, including those before a resume.
     pub fn iteration(&self) -> u64 {
         self.iteration
     }
 
-    /// Returns all evaluations so far, those before a resume included.
+    /// Returns all evaluations so far, including those before a resume.
     pub fn history(&self) -> &[Observation] {
         self.stopping.history()
-    }
-}
-
-/// The losses of the training batches since the last evaluation.
-#[derive(Debug, Default)]
-struct Losses {
-    sum: f64,
-    count: u32,
-}
-
-impl Losses {
-    fn add(&mut self, loss: f64) {
-        self.sum += loss;
-        self.count += 1;
-    }
-
-    fn mean(&self) -> f64 {
-        self.sum / f64::from(self.count)
     }
 }

@@ -1,243 +1,199 @@
-//! Commits, and what goes on from them: in a new process, with the same bits.
+//! Resumes a run from one of its checkpoints.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use tch::Tensor;
-
-use super::state::{Environment, RunState, Settings, differences};
+use super::commit::KEY;
+use super::state::{Differences, RunState};
 use super::{Event, Trainer};
-use crate::checkpoint::{Checkpoint, CheckpointPart, Metadata, Savable, Saver};
-use crate::early_stopping::{EarlyStopping, Observation};
-use crate::error::{Error, Result, torch};
+use crate::checkpoint::{Checkpoint, CheckpointPart, Saved, Saver, Store, Valid};
+use crate::early_stopping::EarlyStopping;
+use crate::error::{Error, Result};
 
-/// The key of the run's state in a checkpoint's metadata.
-const KEY: &str = "trainer";
+/// Which checkpoint to resume from, and whether other settings are accepted: see [`Trainer::resume_from`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Resume {
+    from: Source,
+    accepts_new_settings: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Latest,
+    Best,
+    File(PathBuf),
+}
+
+impl Resume {
+    /// Resumes from the latest checkpoint in the folder, as [`Trainer::resume`] does.
+    pub fn latest() -> Self {
+        Self::new(Source::Latest)
+    }
+
+    /// Goes back to the best evaluation: after NaN, after a divergence, or to train on with a lower learning rate.
+    pub fn best() -> Self {
+        Self::new(Source::Best)
+    }
+
+    /// Goes back to a checkpoint of a trainer: one that [`Store::list`] finds in the folder, or a copy elsewhere, from which
+    /// a new run begins in the trainer's own, empty folder.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::new(Source::File(path.as_ref().to_owned()))
+    }
+
+    fn new(from: Source) -> Self {
+        Self { from, accepts_new_settings: false }
+    }
+
+    /// Accepts that the trainer has other settings or other data than the checkpoint's run. The trainer's are used from
+    /// there on.
+    pub fn with_new_settings(self) -> Self {
+        Self { accepts_new_settings: true, ..self }
+    }
+}
 
 impl Trainer {
-    /// Goes on with the run whose checkpoints lie in the folder, from its last commit; says whether there was one.
+    /// Resumes the run in the checkpoint folder from its latest checkpoint; returns whether there was one.
     ///
-    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. All that follows has the same bits
-    /// as in a run that nobody interrupted, unless the event [`Event::Resumed`] notes that threads or versions differ.
+    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. All further results are
+    /// bit-identical to those of an uninterrupted run, unless [`Event::Resumed`] notes a reason why they may differ: other
+    /// threads, processor instructions or versions. Reads only: the folder may be read-only, or in use by another process.
     ///
     /// # Errors
     ///
-    /// When the run was told other settings (nothing is changed then), or no checkpoint in the folder is whole.
+    /// [`Error::SettingsDiffer`] if the run had other settings or data, [`Error::NoValidCheckpoint`] if there are only
+    /// damaged checkpoints, and [`Error::Argument`] if no folder is set. Nothing is changed then.
     pub fn resume(&mut self, on_event: impl FnMut(&Event)) -> Result<bool> {
-        self.resume_from_folder(false, on_event)
+        self.resume_from(Resume::latest(), on_event)
     }
 
-    /// Goes on as [`Trainer::resume`] does, but with the trainer's settings where they differ from the checkpoint's.
+    /// Resumes from any checkpoint, with the same settings or with new ones; returns whether there was one.
+    ///
+    /// The history up to that checkpoint is kept. Later checkpoints in the folder are moved into a subfolder of it before
+    /// the next iteration, with the event [`Event::Archived`]. What differs in the settings is listed in
+    /// [`Event::Resumed`].
+    ///
+    /// ```
+    /// # use earlystop::ndarray::{Array1, Array3};
+    /// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+    /// # let (train, validation) = (examples(200), examples(50));
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// use earlystop::{Adam, Network, Trainer, trainer::Resume};
+    /// use tch::Device;
+    ///
+    /// let new_trainer = |learning_rate| {
+    ///     let network = Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(Device::Cpu)?;
+    ///     let optimizer = Adam::new(&network, learning_rate)?;
+    ///     Trainer::builder(network, optimizer, &train, &validation).checkpoints(folder.path()).build()
+    /// };
+    /// new_trainer(1e-1)?.optimize(300, |event| println!("{event}"))?;
+    ///
+    /// // Train on from the best evaluation with a lower learning rate.
+    /// let mut trainer = new_trainer(1e-2)?;
+    /// assert!(trainer.resume_from(Resume::best().with_new_settings(), |event| println!("{event}"))?);
+    /// trainer.optimize(300, |event| println!("{event}"))?;
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// When the network's variables differ, or no checkpoint in the folder is whole.
-    pub fn resume_with_new_settings(&mut self, on_event: impl FnMut(&Event)) -> Result<bool> {
-        self.resume_from_folder(true, on_event)
+    /// As [`Trainer::resume`]; with new settings [`Error::Mismatch`] if the network's variables differ. Nothing is changed
+    /// then.
+    pub fn resume_from(&mut self, resume: Resume, on_event: impl FnMut(&Event)) -> Result<bool> {
+        let resumed = self.try_to_resume(resume, on_event);
+        let first_line =
+            |error: &Error| error.to_string().lines().next().map(|line| line.trim_end_matches(':').to_owned());
+        self.commits.resume_error = resumed.as_ref().err().and_then(first_line);
+        resumed
     }
 
-    /// Deletes the checkpoints of the run whose folder this is, so that a new run can begin there.
-    ///
-    /// # Errors
-    ///
-    /// When the folder is in use by another process, or a file cannot be deleted.
-    pub fn start_over(&mut self) -> Result<()> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        store.clear()
-    }
-
-    /// Locks the folder, and refuses it where another run's checkpoints would be mixed with this one's.
-    pub(super) fn refuse_another_runs_folder(&mut self) -> Result<()> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        store.lock()?;
-        match store.latest()? {
-            Some(_) => Err(Error::OtherRun { folder: store.folder().to_owned() }),
-            None => Ok(()),
-        }
-    }
-
-    fn resume_from_folder(&mut self, new_settings: bool, mut on_event: impl FnMut(&Event)) -> Result<bool> {
-        let Some(store) = &mut self.store else {
-            return Err(Error::argument("checkpoints", "a folder to resume from: set one with checkpoints()", "none"));
+    fn try_to_resume(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+        // First, so that a commit of another process while this one reads is noticed later.
+        let last = self.commits.store.as_ref().map(Store::latest).transpose()?.flatten();
+        let found = match (&resume.from, &self.commits.store) {
+            (Source::File(path), store) => match store.as_ref().map(|store| find(path, store)).transpose()?.flatten() {
+                Some(saved) => Some(saved),
+                None => return self.resume_elsewhere(path, resume.accepts_new_settings, on_event),
+            },
+            (_, None) => {
+                let expected = "a folder to resume from: set one with checkpoints()";
+                return Err(Error::argument("checkpoints", expected, "none"));
+            }
+            (Source::Latest, Some(store)) => first(store, store.latest_valid()?, &mut on_event)?,
+            (Source::Best, Some(store)) => first_best(store, &mut on_event)?,
         };
-        store.lock()?;
-        let valid = store.latest_valid()?;
-        for skipped in valid.skipped {
-            on_event(&Event::Skipped { path: skipped.path, reason: skipped.error.to_string() });
-        }
-        let Some(saved) = valid.saved else { return Ok(false) };
-        let notes = self.load(&saved.path, new_settings)?;
-        on_event(&Event::Resumed { path: saved.path, iteration: self.iteration, notes });
+        let Some(saved) = found else { return Ok(false) };
+        let notes = self.load(&saved.path, resume.accepts_new_settings)?;
+        self.commits.note(self.iteration, Some(last.map_or(0, |last| last.commit)));
+        on_event(&Event::Resumed { path: saved.path.clone(), iteration: self.iteration, notes });
+        self.commits.went_back_to = (resume.from != Source::Latest).then_some(saved);
         Ok(true)
     }
 
-    /// Puts back the variables of the best evaluation, as the stopping rule sees it.
-    ///
-    /// The moments of the optimizer come with them; the run's place, history and report stay as they are, so this belongs at a run's
-    /// end.
-    ///
-    /// # Errors
-    ///
-    /// When there is no folder for checkpoints, or no whole one of the best evaluation in it.
-    pub fn restore_best(&mut self) -> Result<()> {
-        let store = self.store.as_ref().ok_or_else(|| {
-            Error::argument("checkpoints", "a folder to restore from: set one with checkpoints()", "none")
-        })?;
-        let valid = store.best_valid()?;
-        let best = self.stopping.best();
-        match (valid.saved, best) {
-            (Some(saved), Some(best)) if saved.step == best.iteration => {
-                Saver::new().restore(&saved.path, &[&self.network, &self.optimizer])?;
-                Ok(())
-            }
-            (found, best) => Err(Error::argument(
-                "best checkpoint",
-                best.map_or("an evaluated network".to_owned(), |best| {
-                    format!("the one of iteration {}", best.iteration)
-                }),
-                found
-                    .map_or("none".to_owned(), |saved| format!("{} of iteration {}", saved.path.display(), saved.step)),
-            )),
-        }
+    /// Resumes from a file that is not in the folder, which must be empty then.
+    fn resume_elsewhere(&mut self, path: &Path, accepts_new: bool, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+        let notes = self.load(path, accepts_new)?;
+        self.commits.note(self.iteration, None);
+        self.commits.went_back_to = None;
+        on_event(&Event::Resumed { path: path.to_owned(), iteration: self.iteration, notes });
+        Ok(true)
     }
 
-    /// Writes the whole state to the folder, if there is one.
-    pub(super) fn commit(&mut self, improved: bool) -> Result<()> {
-        if self.store.is_none() {
-            return Ok(());
+    /// Loads the state of a checkpoint, and returns the reasons why further results may not be bit-identical.
+    fn load(&mut self, path: &Path, accepts_new_settings: bool) -> Result<Vec<String>> {
+        let state = read_state(path)?;
+        let Differences { settings, mut notes } = Differences::between(&state, &self.state());
+        if !settings.is_empty() && !accepts_new_settings {
+            return Err(Error::SettingsDiffer { path: path.to_owned(), differences: settings });
         }
-        let metadata = self.metadata()?;
-        // What is better is for the rule to say: of its improvements the last is the best.
-        let score = improved.then_some(self.iteration as f64);
-        let Some(store) = &mut self.store else { return Ok(()) };
-        store.save(self.iteration, score, &[&self.network, &self.optimizer], &metadata)?;
-        Ok(())
-    }
-
-    fn metadata(&self) -> Result<Metadata> {
-        let state = RunState {
-            settings: self.settings(),
-            iteration: self.iteration,
-            stopping: self.stopping.clone(),
-            elapsed: self.elapsed,
-            environment: Environment::here(self.network.device()),
-        };
-        let json = serde_json::to_string(&state).map_err(|error| Error::argument("run", "a state to save", error))?;
-        Ok(Metadata::from([(KEY.to_owned(), json)]))
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            network: self.network.description().clone(),
-            network_seed: self.network.seed(),
-            learning_rate: self.optimizer.learning_rate(),
-            batch_size: self.batches.batch_size(),
-            seed: self.batches.seed(),
-            training_examples: self.train.len(),
-            evaluate_every: self.evaluate_every,
-            evaluation_precision: self.evaluation_precision,
-            rule: self.stopping.rule().clone(),
-        }
-    }
-
-    /// Takes on the state of a checkpoint; returns why the bits may differ from here on.
-    fn load(&mut self, path: &Path, new_settings: bool) -> Result<Vec<String>> {
-        let checkpoint = Checkpoint::read(path)?;
-        let problem =
-            |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
-        let json = checkpoint.metadata().get(KEY);
-        let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
-        let state: RunState =
-            serde_json::from_str(json).map_err(|error| problem(format!("the trainer's state: {error}")))?;
-        let differing = differences(&state.settings, &self.settings());
-        if !differing.is_empty() && !new_settings {
-            return Err(Error::SettingsDiffer { path: path.to_owned(), differences: differing });
-        }
+        let stopping = EarlyStopping::resume(self.stopping.rule().clone(), state.stopping.history().to_vec());
         Saver::new().restore(path, &[&self.network, &self.optimizer])?;
-        let mut notes = differences(&state.environment, &Environment::here(self.network.device()));
-        notes.extend(differing);
+        notes.extend(settings);
         self.iteration = state.iteration;
         self.elapsed = state.elapsed;
-        self.stopping = EarlyStopping::resume(self.stopping.rule().clone(), state.stopping.history().to_vec());
+        self.losses = state.losses;
+        self.stopping = stopping;
         self.stopped = self.stopping.stop_reason(self.iteration);
+        self.requested = None;
+        self.best.forget();
         Ok(notes)
     }
-
-    /// Lists all named tensors of the run.
-    fn tensors(&self) -> Vec<(String, Tensor)> {
-        let tensors = self.network.tensors().into_iter().chain(self.optimizer.tensors());
-        tensors.map(|named| (named.name, named.tensor)).collect()
-    }
 }
 
-/// Shows on one's own network that a resumed run ends with the same bits as one that nobody interrupted.
-///
-/// `new_trainer` makes trainers that are equal to the bit. One trains straight to iteration `end`; another one only to `break_at`,
-/// a multiple of the iterations between evaluations, where a third one goes on from its checkpoint.
-///
-/// ```
-/// # use earlystop::ndarray::{Array1, Array3};
-/// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
-/// # let (train, validation) = (examples(200), examples(50));
-/// use earlystop::{Adam, Network, Trainer, trainer::verify_resume};
-/// use tch::Device;
-///
-/// let new_trainer = || {
-///     let layers = Network::builder([4, 4, 1]).flatten().fully_connected(20, "layer_fc1").dropout(0.5);
-///     let network = layers.softmax_classifier(10).build(Device::Cpu)?;
-///     let optimizer = Adam::new(&network, 1e-2)?;
-///     Trainer::builder(network, optimizer, &train, &validation).evaluate_every(10).build()
-/// };
-/// verify_resume(new_trainer, 30, 65)?;
-/// # Ok::<(), earlystop::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; and whatever goes wrong in training.
-pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at: u64, end: u64) -> Result<()> {
-    let (mut straight, mut interrupted, mut resumed) = (new_trainer()?, new_trainer()?, new_trainer()?);
-    if !break_at.is_multiple_of(straight.evaluate_every) || break_at >= end {
-        let expected = format!("a multiple of {} before the end, {end}", straight.evaluate_every);
-        return Err(Error::argument("break", expected, break_at));
-    }
-    straight.optimize_to(end, |_| ())?;
-    interrupted.optimize_to(break_at, |_| ())?;
-    let folder = tempfile::tempdir().map_err(|source| Error::Io {
-        path: std::env::temp_dir(),
-        action: "create a folder in",
-        source,
-    })?;
-    let path = folder.path().join("break.safetensors");
-    Saver::new().save(&path, &[&interrupted.network, &interrupted.optimizer], &interrupted.metadata()?)?;
-    drop(interrupted);
-    resumed.load(&path, false)?;
-    resumed.optimize_to(end, |_| ())?;
-    compare(break_at, &straight, &resumed)
+fn read_state(path: &Path) -> Result<RunState> {
+    let checkpoint = Checkpoint::read(path)?;
+    let problem = |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
+    let json = checkpoint.metadata().get(KEY);
+    let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
+    serde_json::from_str(json).map_err(|error| problem(format!("the trainer's state: {error}")))
 }
 
-fn compare(iteration: u64, straight: &Trainer, resumed: &Trainer) -> Result<()> {
-    let differs = |what: String, how: String| Err(Error::ResumeDiffers { iteration, what, how });
-    for ((name, straight), (_, resumed)) in straight.tensors().iter().zip(resumed.tensors()) {
-        let (a, b) = (bytes(name, straight)?, bytes(name, &resumed)?);
-        if let Some(index) = a.iter().zip(&b).position(|(a, b)| a != b) {
-            return differs(name.clone(), format!("byte {index} is {:#04x} and {:#04x}", a[index], b[index]));
-        }
+/// The first valid checkpoint; an error if there are only invalid ones.
+fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
+    let mut reasons = Vec::new();
+    for skipped in valid.skipped {
+        let reason = skipped.error.to_string();
+        reasons.push(reason.clone());
+        on_event(&Event::Skipped { path: skipped.path, reason });
     }
-    let timeless = |observation: &Observation| Observation { elapsed: None, ..observation.clone() };
-    let histories = [straight, resumed].map(|trainer| trainer.history().iter().map(timeless).collect::<Vec<_>>());
-    if straight.iteration != resumed.iteration || histories[0].len() != histories[1].len() {
-        let counts = [straight, resumed].map(|trainer| (trainer.iteration, trainer.history().len()));
-        return differs("the number of iterations and evaluations".to_owned(), format!("{counts:?}"));
+    if valid.saved.is_none() && !reasons.is_empty() {
+        return Err(Error::NoValidCheckpoint { folder: store.folder().to_owned(), reasons });
     }
-    match histories[0].iter().zip(&histories[1]).find(|(a, b)| a != b) {
-        Some((a, b)) => differs(format!("the evaluation of iteration {}", a.iteration), format!("{a:?} and {b:?}")),
-        None => Ok(()),
-    }
+    Ok(valid.saved)
 }
 
-fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensor = tensor.detach().contiguous().to_device(tch::Device::Cpu);
-    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(torch(name))?;
-    Ok(bytes)
+fn first_best(store: &Store, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
+    let found = first(store, store.best_valid()?, on_event)?;
+    if found.is_none() && store.latest()?.is_some() {
+        let folder = store.folder().to_owned();
+        return Err(Error::NoValidCheckpoint { folder, reasons: vec!["none is of an improvement".to_owned()] });
+    }
+    Ok(found)
+}
+
+/// Finds a file among the folder's checkpoints.
+fn find(path: &Path, store: &Store) -> Result<Option<Saved>> {
+    let Ok(path) = fs::canonicalize(path) else { return Ok(None) };
+    Ok(store.list()?.into_iter().find(|saved| fs::canonicalize(&saved.path).is_ok_and(|listed| listed == path)))
 }

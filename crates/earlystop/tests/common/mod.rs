@@ -1,5 +1,6 @@
 //! A small network on small images, with all that a resume could get wrong: dropout, and epochs that end within a batch.
 
+use earlystop::early_stopping::Observation;
 use earlystop::ndarray::{Array1, Array3};
 use earlystop::tch::Device;
 use earlystop::trainer::TrainerBuilder;
@@ -42,4 +43,10 @@ pub(crate) fn builder() -> TrainerBuilder {
 pub(crate) fn bits(network: &Network) -> Vec<u32> {
     let names = network.variables().names().map(str::to_owned).collect::<Vec<_>>();
     names.iter().flat_map(|name| network.variables().values(name).unwrap()).map(f32::to_bits).collect()
+}
+
+/// The evaluations of a run without their times, which no two runs share.
+pub(crate) fn history(trainer: &Trainer) -> Vec<Observation> {
+    let timeless = |seen: &Observation| Observation { elapsed: None, ..seen.clone() };
+    trainer.history().iter().map(timeless).collect()
 }

@@ -1,0 +1,222 @@
+//! The variables of the best evaluation: in memory where no checkpoint has them, and back into the network.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tch::{TchError, Tensor};
+
+use super::Trainer;
+use crate::checkpoint::{Metadata, NamedTensor, Savable, Saved, Saver, Skipped, Store};
+use crate::error::{Error, Result, torch};
+
+/// The best variables, where no checkpoint has them.
+#[derive(Debug)]
+pub(super) struct Best {
+    is_wanted: bool,
+    kept: Option<Kept>,
+}
+
+/// A copy of the variables and of the optimizer's state.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) iteration: u64,
+    pub(super) tensors: Vec<NamedTensor>,
+    /// What a checkpoint would have besides.
+    pub(super) metadata: Metadata,
+}
+
+impl Best {
+    /// `is_wanted`: whether there is memory for a copy.
+    pub(super) fn new(is_wanted: bool) -> Self {
+        Self { is_wanted, kept: None }
+    }
+
+    /// Returns the copy if it was made before this iteration.
+    pub(super) fn before(&self, iteration: u64) -> Option<&Kept> {
+        self.kept.as_ref().filter(|kept| kept.iteration < iteration)
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
+    }
+}
+
+/// Which variables [`Trainer::restore_best`] restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The iteration after which the variables had these values.
+    pub iteration: u64,
+    /// Where they came from.
+    pub from: RestoredFrom,
+    /// The iteration of the best evaluation, as the stopping rule sees it.
+    pub best_iteration: u64,
+    /// Why better checkpoints could not be used.
+    pub notes: Vec<String>,
+}
+
+impl Restored {
+    /// Says whether these are the variables of the best evaluation.
+    pub fn is_best(&self) -> bool {
+        self.iteration == self.best_iteration
+    }
+}
+
+/// Prints one line, and one for each note.
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Restored the variables of iteration {} from {}", self.iteration, self.from)?;
+        if !self.is_best() {
+            write!(f, ", since those of the best, iteration {}, are not available", self.best_iteration)?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\nNote: {note}"))
+    }
+}
+
+/// Where restored variables came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoredFrom {
+    /// A copy in memory.
+    Memory,
+    /// A checkpoint.
+    File(PathBuf),
+}
+
+impl fmt::Display for RestoredFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => write!(f, "memory"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Trainer {
+    /// Restores the variables of the best evaluation, as the stopping rule sees it, and says where they came from.
+    ///
+    /// They are in memory if no folder is set or if saving them failed, else in a checkpoint. If neither has them any more,
+    /// the best variables that are available are restored, and [`Restored::is_best`] is false. The optimizer's state is
+    /// restored with them. The iteration, the history and the report stay as they are, so this belongs at the end of a run;
+    /// to train further from the best evaluation, use [`Resume::best`](super::Resume::best). Reads only.
+    ///
+    /// # Errors
+    ///
+    /// If nothing was evaluated, or no variables of an improvement are available; the message says what to do. Nothing is
+    /// changed then.
+    pub fn restore_best(&mut self) -> Result<Restored> {
+        let Some(best) = self.stopping.best() else {
+            return Err(Error::argument("best evaluation", self.how_to_get_a_best(), "no evaluation so far"));
+        };
+        let mut notes = Vec::new();
+        let in_memory = self.best.kept.as_ref().map(|kept| kept.iteration);
+        let in_file = match (&self.commits.store, in_memory) {
+            (_, Some(kept)) if kept == best.iteration => None,
+            (Some(store), _) => best_file(store, best.iteration, &mut notes).unwrap_or_else(|error| {
+                notes.push(error.to_string());
+                None
+            }),
+            (None, _) => None,
+        };
+        let (iteration, from) = match (in_file, in_memory) {
+            (Some(saved), kept) if kept.is_none_or(|kept| kept < saved.step) => {
+                Saver::new().restore(&saved.path, &[&self.network, &self.optimizer])?;
+                (saved.step, RestoredFrom::File(saved.path))
+            }
+            (_, Some(kept)) => {
+                self.restore_kept()?;
+                (kept, RestoredFrom::Memory)
+            }
+            (_, None) => return Err(self.no_best(best.iteration, notes)),
+        };
+        Ok(Restored { iteration, from, best_iteration: best.iteration, notes })
+    }
+
+    fn how_to_get_a_best(&self) -> &'static str {
+        match self.commits.store {
+            Some(_) => "an evaluated network: call resume() to continue the run in the folder, or optimize() to train",
+            None => "an evaluated network: call optimize() first",
+        }
+    }
+
+    fn no_best(&self, best: u64, notes: Vec<String>) -> Error {
+        let found = match &self.commits.store {
+            Some(store) if notes.is_empty() => {
+                format!("no checkpoint of an improvement in {}", store.folder().display())
+            }
+            Some(_) => notes.join("; "),
+            None => "neither: set a folder with checkpoints(), or leave keep_best_in_memory() on".to_owned(),
+        };
+        Error::argument(
+            format!("best evaluation, of iteration {best}"),
+            "its variables in memory or in a checkpoint",
+            found,
+        )
+    }
+
+    /// Copies the state if it is the best and no checkpoint has it.
+    pub(super) fn keep_best(&mut self, is_saved: bool) -> Result<()> {
+        if !self.is_at_best() {
+            return Ok(());
+        }
+        let is_in_folder = is_saved && self.commits.store.is_some();
+        if is_in_folder || !self.best.is_wanted {
+            self.best.forget();
+            return Ok(());
+        }
+        let metadata = if self.commits.store.is_some() { self.metadata()? } else { Metadata::new() };
+        let kept = match self.best.kept.take() {
+            Some(kept) => kept.tensors,
+            None => copies(&self.tensors()).map_err(torch("keeping the best variables"))?,
+        };
+        copy(&self.tensors(), &kept).map_err(torch("keeping the best variables"))?;
+        self.best.kept = Some(Kept { iteration: self.iteration, tensors: kept, metadata });
+        Ok(())
+    }
+
+    fn restore_kept(&mut self) -> Result<()> {
+        match &self.best.kept {
+            Some(kept) => copy(&kept.tensors, &self.tensors()).map_err(torch("restoring the best variables")),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns all named tensors of the run.
+    pub(super) fn tensors(&self) -> Vec<NamedTensor> {
+        self.network.tensors().into_iter().chain(self.optimizer.tensors()).collect()
+    }
+}
+
+/// Finds the checkpoint of the best evaluation, or else of the last improvement before it that can be used.
+fn best_file(store: &Store, best: u64, notes: &mut Vec<String>) -> Result<Option<Saved>> {
+    let found = store.best_valid()?;
+    notes.extend(found.skipped.iter().map(|Skipped { error, .. }| error.to_string()));
+    let found_best = found.saved.as_ref().is_some_and(|saved| saved.step == best);
+    if !found_best {
+        // Another rule's best may be older than the folder's.
+        let mut listed = store.list()?;
+        listed.retain(|saved| saved.step == best);
+        if let Some(saved) = listed.pop().filter(|saved| crate::checkpoint::Checkpoint::read(&saved.path).is_ok()) {
+            return Ok(Some(saved));
+        }
+    }
+    Ok(found.saved)
+}
+
+fn copies(tensors: &[NamedTensor]) -> Result<Vec<NamedTensor>, TchError> {
+    let copy = |named: &NamedTensor| {
+        let tensor = named.tensor.f_detach()?.f_empty_like()?;
+        Ok(NamedTensor { name: named.name.clone(), shape: named.shape.clone(), tensor })
+    };
+    tensors.iter().map(copy).collect()
+}
+
+/// Copies the values of tensors into others of the same shapes.
+fn copy(from: &[NamedTensor], to: &[NamedTensor]) -> Result<(), TchError> {
+    let _no_grad = tch::no_grad_guard();
+    let mut pairs = from.iter().zip(to);
+    pairs.try_for_each(|(from, to): (&NamedTensor, &NamedTensor)| {
+        let mut target: Tensor = to.tensor.f_detach()?;
+        target.f_copy_(&from.tensor).map(drop)
+    })
+}

@@ -1,0 +1,236 @@
+//! Saves that fail, the best variables in memory, and what is restored from where.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use earlystop::checkpoint::Store;
+use earlystop::early_stopping::Rule;
+use earlystop::trainer::{Event, FailedSave, RestoredFrom, TrainerBuilder};
+use earlystop::{Error, Trainer};
+
+use common::{bits, builder, history};
+
+fn run() -> TrainerBuilder {
+    builder().stop_when(Rule::never())
+}
+
+/// A folder that can be taken away and put back, as a network drive can.
+struct Drive {
+    parent: tempfile::TempDir,
+}
+
+impl Drive {
+    fn new() -> Self {
+        Self { parent: tempfile::tempdir().unwrap() }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.parent.path().join("run")
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.parent.path().join("aside")
+    }
+
+    fn take_away(&self) {
+        fs::rename(self.folder(), self.aside()).unwrap();
+        fs::write(self.folder(), "in the way").unwrap();
+    }
+
+    fn put_back(&self) {
+        fs::remove_file(self.folder()).unwrap();
+        fs::rename(self.aside(), self.folder()).unwrap();
+    }
+}
+
+fn steps(folder: &Path) -> Vec<u64> {
+    Store::open(folder).unwrap().list().unwrap().iter().map(|saved| saved.step).collect()
+}
+
+/// Straight runs to compare with: the one to `end`, and one that ends at the best evaluation before it.
+fn straight(end: u64) -> (Trainer, Trainer) {
+    let mut straight = run().build().unwrap();
+    let best = straight.optimize_to(end, |_| ()).unwrap().best.unwrap().iteration;
+    let mut at_best = run().build().unwrap();
+    at_best.optimize_to(best, |_| ()).unwrap();
+    (straight, at_best)
+}
+
+#[test]
+fn a_failed_save_is_reported_and_tried_again() {
+    let drive = Drive::new();
+    let mut trainer = run().checkpoints(drive.folder()).build().unwrap();
+    let mut events = Vec::new();
+    let result = trainer.optimize_to(100, |event| {
+        match event {
+            Event::Evaluated { observation, .. } if observation.iteration == 20 => drive.take_away(),
+            Event::Evaluated { observation, .. } if observation.iteration == 50 => drive.put_back(),
+            _ => {}
+        }
+        events.push(event.clone());
+    });
+    assert_eq!(result.unwrap().iterations, 100);
+    let failed = events.iter().filter_map(|event| match event {
+        Event::SaveFailed { iteration, reason } => Some((*iteration, reason.clone())),
+        _ => None,
+    });
+    let failed: Vec<_> = failed.collect();
+    assert_eq!(failed.iter().map(|(iteration, _)| *iteration).collect::<Vec<_>>(), [30, 40, 50]);
+    assert!(failed[0].1.contains("run"), "{failed:?}");
+
+    let (straight, at_best) = straight(100);
+    assert_eq!(history(&trainer), history(&straight));
+    assert_eq!(bits(trainer.network()), bits(straight.network()));
+    // Also the best of a failed save reached the folder.
+    assert!(steps(&drive.folder()).contains(&at_best.iteration()), "{:?}", steps(&drive.folder()));
+    drop(trainer);
+    let mut resumed = run().checkpoints(drive.folder()).build().unwrap();
+    assert!(resumed.resume(|_| ()).unwrap());
+    assert_eq!(bits(resumed.network()), bits(straight.network()));
+    assert!(resumed.restore_best().unwrap().is_best());
+    assert_eq!(bits(resumed.network()), bits(at_best.network()));
+}
+
+#[test]
+fn a_call_whose_last_save_failed_says_so_and_loses_nothing() {
+    for failed_save in [FailedSave::Retry, FailedSave::Stop] {
+        let drive = Drive::new();
+        let mut trainer = run().checkpoints(drive.folder()).on_failed_save(failed_save).build().unwrap();
+        let take_away_at_10 = |event: &Event| match event {
+            Event::Evaluated { observation, .. } if observation.iteration == 10 => drive.take_away(),
+            _ => {}
+        };
+        let error = trainer.optimize_to(60, take_away_at_10).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        let reached = trainer.iteration();
+        assert_eq!(reached, if failed_save == FailedSave::Stop { 20 } else { 60 });
+        assert_eq!(trainer.history().len() as u64, reached / 10);
+
+        // The best is in memory, and the failed save is made up for by the next call.
+        let (at_end, at_best) = straight(reached);
+        assert!(matches!(trainer.optimize_to(reached, |_| ()), Err(Error::Io { .. })));
+        drive.put_back();
+        trainer.optimize_to(reached, |_| ()).unwrap();
+        assert_eq!(trainer.iteration(), reached);
+        let mut resumed = run().checkpoints(drive.folder()).build().unwrap();
+        assert!(resumed.resume(|_| ()).unwrap());
+        assert_eq!(bits(resumed.network()), bits(at_end.network()));
+        assert!(resumed.restore_best().unwrap().is_best());
+        assert_eq!(bits(resumed.network()), bits(at_best.network()));
+    }
+}
+
+#[test]
+fn the_best_that_could_not_be_saved_is_restored_from_memory() {
+    let drive = Drive::new();
+    let mut trainer = run().checkpoints(drive.folder()).build().unwrap();
+    trainer.optimize_to(10, |_| ()).unwrap();
+    drive.take_away();
+    trainer.optimize_to(60, |_| ()).unwrap_err();
+    let (_, at_best) = straight(60);
+    assert!(at_best.iteration() > 10);
+    let restored = trainer.restore_best().unwrap();
+    assert_eq!((restored.iteration, &restored.from), (at_best.iteration(), &RestoredFrom::Memory));
+    assert!(restored.is_best());
+    assert_eq!(bits(trainer.network()), bits(at_best.network()));
+}
+
+#[test]
+fn without_memory_the_best_that_was_saved_is_restored_and_named() {
+    let drive = Drive::new();
+    let mut trainer = run().checkpoints(drive.folder()).keep_best_in_memory(false).build().unwrap();
+    trainer.optimize_to(10, |_| ()).unwrap();
+    drive.take_away();
+    trainer.optimize_to(60, |_| ()).unwrap_err();
+    drive.put_back();
+    let restored = trainer.restore_best().unwrap();
+    assert_eq!(restored.iteration, 10);
+    assert!(!restored.is_best());
+    let message = restored.to_string();
+    let expected = format!("since those of the best, iteration {}, are not available", restored.best_iteration);
+    assert!(message.contains("step-000010.safetensors") && message.contains(&expected), "{message}");
+}
+
+#[test]
+fn the_best_is_in_memory_without_a_folder() {
+    let (_, at_best) = straight(100);
+    let mut trainer = run().build().unwrap();
+    trainer.optimize_to(100, |_| ()).unwrap();
+    assert_ne!(bits(trainer.network()), bits(at_best.network()));
+    let restored = trainer.restore_best().unwrap();
+    assert_eq!(
+        restored.to_string(),
+        format!("Restored the variables of iteration {} from memory", at_best.iteration())
+    );
+    assert_eq!(bits(trainer.network()), bits(at_best.network()));
+}
+
+#[test]
+fn what_cannot_be_restored_is_explained() {
+    let message = |trainer: &mut Trainer| trainer.restore_best().unwrap_err().to_string();
+    let mut trainer = run().keep_best_in_memory(false).build().unwrap();
+    let expected = "best evaluation: expected an evaluated network: call optimize() first, found no evaluation so far";
+    assert_eq!(message(&mut trainer), expected);
+    trainer.optimize_to(10, |_| ()).unwrap();
+    assert!(message(&mut trainer).contains("keep_best_in_memory()"), "{}", message(&mut trainer));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = run().checkpoints(folder.path()).build().unwrap();
+    assert!(message(&mut trainer).contains("call resume()"), "{}", message(&mut trainer));
+    trainer.optimize_to(10, |_| ()).unwrap();
+    fs::write(folder.path().join("step-000010.safetensors"), "damaged").unwrap();
+    let message = message(&mut trainer);
+    assert!(message.starts_with("best evaluation, of iteration 10: expected its variables"), "{message}");
+    assert!(message.contains("step-000010.safetensors"), "{message}");
+}
+
+#[cfg(unix)]
+mod full_disk {
+    use std::process::Command;
+
+    use super::*;
+
+    const FOLDER: &str = "TRAINER_SAVES_FOLDER";
+
+    /// The child of the test below: writes of more than some kilobytes fail at times, as on a full disk.
+    #[test]
+    fn child_on_a_full_disk() {
+        let Some(folder) = std::env::var_os(FOLDER) else { return };
+        // SAFETY: the calls take a number and a valid struct; this process runs only this test.
+        let limit = |bytes: libc::rlim_t| unsafe {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+        };
+        let mut trainer = run().checkpoints(folder).build().unwrap();
+        let mut failed = 0;
+        trainer
+            .optimize_to(100, |event| match event {
+                Event::Evaluated { observation, .. } if observation.iteration == 20 => limit(4096),
+                Event::Evaluated { observation, .. } if observation.iteration == 50 => limit(libc::RLIM_INFINITY),
+                Event::SaveFailed { .. } => failed += 1,
+                _ => {}
+            })
+            .unwrap();
+        assert_eq!(failed, 3);
+    }
+
+    #[test]
+    fn a_full_disk_costs_nothing_once_there_is_space_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "full_disk::child_on_a_full_disk", "--test-threads=1"]);
+        assert!(child.env(FOLDER, folder.path()).status().unwrap().success());
+        let (straight, at_best) = straight(100);
+        let mut resumed = run().checkpoints(folder.path()).build().unwrap();
+        let mut events = Vec::new();
+        assert!(resumed.resume(|event| events.push(event.clone())).unwrap());
+        assert!(!events.iter().any(|event| matches!(event, Event::Skipped { .. })), "{events:?}");
+        assert_eq!(bits(resumed.network()), bits(straight.network()));
+        assert_eq!(history(&resumed), history(&straight));
+        assert!(resumed.restore_best().unwrap().is_best());
+        assert_eq!(bits(resumed.network()), bits(at_best.network()));
+    }
+}
