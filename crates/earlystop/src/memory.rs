@@ -12,8 +12,17 @@ pub(crate) fn values(tensor: &Tensor) -> &[f32] {
 /// As [`values`], to be changed. The caller sees to it that nothing else uses the memory meanwhile, such as another view.
 pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    count_change(tensor);
     // SAFETY: as above; and the tensor is the caller's alone.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
+}
+
+/// Tells libtorch that a tensor's values change, so that it computes no gradient that depends on the old ones.
+///
+/// libtorch counts the changes that its own operations make in place; this is one of no values.
+fn count_change(tensor: &Tensor) {
+    let _no_grad = tch::no_grad_guard();
+    let _ = tensor.as_strided([0_i64], [1_i64], None).zero_();
 }
 
 /// Has memory that is freed kept for what is needed next, in the whole process: call it when a program starts.

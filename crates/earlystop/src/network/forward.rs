@@ -4,8 +4,8 @@ use ndarray::ArrayD;
 use rand::Rng;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
+use super::chain::Block;
 use super::layers::Activation;
-use super::loss::Block;
 use super::plan::{Op, Pads};
 use super::variables::in_memory_order;
 use super::{Loss, Network, Precision, Variables};
@@ -45,8 +45,7 @@ impl Network {
         self.run(images, precision, None, |_, _| {})
     }
 
-    /// Computes the loss to be minimized: the mean cross-entropy between the labels and the predictions, a scalar that knows its
-    /// gradient.
+    /// Computes the loss to minimize: the mean cross-entropy between the labels and the predictions.
     ///
     /// `labels` are one-hot, `[batch, num_classes]`. Dropout's masks are a function of the network's seed and `iteration`.
     ///
@@ -113,7 +112,8 @@ impl Network {
                 (Op::Dropout { rate }, Some(generator)) => drop_out(&value, *rate, generator),
                 (Op::Dropout { .. }, None) => continue,
                 (Op::ConvPool { weight, conv_pool }, _) => {
-                    self.convolve_and_pool(&value, *weight, conv_pool, precision, blocks)
+                    let layer = self.description.layers[*layer].name().unwrap_or_default();
+                    self.convolve_and_pool(&value, (layer, *weight), conv_pool, precision, blocks)
                 }
                 _ => apply(op, &value, &self.variables, precision.kind()),
             };
@@ -130,7 +130,7 @@ impl Network {
     fn convolve_and_pool(
         &self,
         value: &Tensor,
-        weight: usize,
+        (layer, weight): (&str, usize),
         conv_pool: &ConvPool,
         precision: Precision,
         blocks: Option<&mut Vec<Block>>,
@@ -138,12 +138,12 @@ impl Network {
         let input = value.f_to_kind(Kind::Float)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         let [height, width, channels] = conv_pool.output().map(|size| size as i64);
         let mut output = Tensor::f_empty([input.size()[0], height, width, channels], (Kind::Float, Device::Cpu))?;
-        let variables = [weight, weight + 1].map(|index| in_memory_order(self.variables.view(index)));
-        let blocks = blocks.filter(|_| input.requires_grad() || variables[0].requires_grad());
+        let [weight, bias] = [weight, weight + 1].map(|index| self.variables.view(index));
+        let blocks = blocks.filter(|_| input.requires_grad() || weight.requires_grad());
         let mut winners = blocks.as_ref().map(|_| vec![0; output.numel()]);
         conv_pool.forward(
             values(&input),
-            [values(&variables[0]), values(&variables[1])],
+            [values(&in_memory_order(weight)), values(bias)],
             precision == Precision::Bf16,
             tch::get_num_threads() as usize,
             values_mut(&mut output),
@@ -151,8 +151,7 @@ impl Network {
         );
         if let (Some(blocks), Some(winners)) = (blocks, winners) {
             output = output.f_set_requires_grad(true)?;
-            let output = output.shallow_clone();
-            blocks.push(Block { conv_pool: conv_pool.clone(), weight, input, output, winners });
+            blocks.push(Block::new(conv_pool.clone(), layer, [weight, bias, &input], &output, winners)?);
         }
         output.f_permute([0, 3, 1, 2])
     }

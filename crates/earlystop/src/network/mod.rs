@@ -3,9 +3,12 @@
 //! Stands in for `prettytensor.wrap(x_image).conv2d(…).…softmax_classifier(…)`.
 
 mod builder;
+mod chain;
 mod forward;
 mod layers;
 mod loss;
+#[cfg(test)]
+mod loss_tests;
 mod plan;
 mod precision;
 mod summary;

@@ -114,6 +114,14 @@ impl Variables {
         self.entries.iter().map(|entry| entry.spec.name.as_str())
     }
 
+    /// Returns each variable's name and tensor, in the order of the layers: what a weight penalty is computed from.
+    ///
+    /// Gradients of what is computed from the tensors reach the variables, if their layer is not frozen. A fully-connected
+    /// weight behind an image has the axes `[out, channels, height, width]`, all others those of [`Variables::values`].
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|entry| (entry.spec.name.as_str(), &entry.view))
+    }
+
     /// Returns the number of values of a variable; none where no variable has the name.
     pub(super) fn size(&self, name: &str) -> usize {
         self.entries.iter().find(|entry| entry.spec.name == name).map_or(0, |entry| entry.view.numel())
@@ -161,14 +169,9 @@ impl Variables {
         &self.flat
     }
 
-    /// Returns the number of variables.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns those of some variables that are trained: each one's place in the one buffer, and its view.
-    pub(crate) fn trained(&self, indices: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
-        let trained = self.entries[indices].iter().filter(|entry| entry.spec.trainable);
+    /// Returns the variables that are trained: each one's place in the one buffer, and its view.
+    pub(crate) fn trained(&self) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
+        let trained = self.entries.iter().filter(|entry| entry.spec.trainable);
         trained.map(|entry| (entry.place.clone(), &entry.view))
     }
 }

@@ -36,7 +36,7 @@ const EPSILON: f64 = 1e-8;
 /// let before = network.training_loss(&images, &labels, 1)?;
 /// optimizer.minimize(&before, &mut network)?;
 /// let after = network.training_loss(&images, &labels, 2)?;
-/// assert!(after.double_value(&[]) < before.double_value(&[]));
+/// assert!(after.value() < before.value());
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 #[derive(Debug)]
@@ -91,21 +91,22 @@ impl Adam {
             let expected = "an optimizer made for this network: Adam::new(&network, ..)";
             return Err(Error::argument("optimizer", expected, "one for other variables"));
         }
-        if network.variables().trained(0..moments.len()).next().is_none() {
+        if network.variables().trained().next().is_none() {
             return Err(Error::argument("network", "at least one layer to train", "that all are frozen"));
         }
         Ok(())
     }
 
-    /// Updates the network's variables by one step against the loss's gradient.
+    /// Updates the network's variables by one step against the loss's gradient, which is computed here.
     ///
-    /// `loss` is what [`Network::training_loss`] gave; its gradient is computed here, and only once. Stands in for
-    /// `session.run(optimizer, feed_dict=…)`.
+    /// `loss` comes from [`Network::training_loss`], perhaps scaled, added to other losses, or with a penalty: see [`Loss`].
+    /// Variables that it does not depend on stay as they are. Stands in for `session.run(optimizer, feed_dict=…)`.
     ///
     /// # Errors
     ///
-    /// When the loss does not depend on the network's variables, or its gradient was computed before, or the network is not
-    /// the one that the optimizer was made for.
+    /// If the loss does not depend on the network's trained variables; if variables or images were modified after it was
+    /// computed, as `minimize` itself does: compute the loss again for the next step; if it is not a single number; if the
+    /// network is not the one that the optimizer was made for. Then nothing was changed.
     pub fn minimize(&mut self, loss: &Loss, network: &mut Network) -> Result<()> {
         if network.num_parameters() != self.m.flat.numel() {
             let expected = format!("the network of the optimizer, with {} parameters", self.m.flat.numel());
@@ -256,7 +257,10 @@ mod tests {
         let all_frozen = Network::builder([2, 2, 1]).flatten().softmax_classifier(2).freeze("softmax_classifier");
         let loss = all_frozen.build(Device::Cpu).unwrap().training_loss(&images, &labels, 1).unwrap();
         let message = optimizer.minimize(&loss, &mut network).unwrap_err().to_string();
-        assert!(message.starts_with("loss: expected a value computed from variables that are trained"), "{message}");
+        assert!(
+            message.starts_with("loss: expected a value computed from this network's variables that are trained"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -289,7 +293,7 @@ mod tests {
         let message = optimizer.minimize(&floats(&[1.0]).into(), &mut network).unwrap_err().to_string();
         assert_eq!(
             message,
-            "loss: expected a value computed from variables that are trained, found one without a gradient"
+            "loss: expected a value computed from this network's variables that are trained, found one without a gradient"
         );
         let (images, labels) = (floats(&[1.0; 4]).view([1, 4]), floats(&[0.0, 1.0]).view([1, 2]));
         let loss = network.training_loss(&images, &labels, 1).unwrap();

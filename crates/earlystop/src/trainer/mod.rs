@@ -145,7 +145,7 @@ impl Trainer {
             let (images, labels) = batch(&self.train, &self.batches.indices(self.iteration + 1))?;
             let loss = self.network.training_loss(&images, &labels, self.iteration + 1)?;
             self.optimizer.minimize(&loss, &mut self.network)?;
-            let loss = loss.double_value(&[]);
+            let loss = loss.value();
             self.iteration += 1;
             self.losses.add(loss);
             self.elapsed = before + start.elapsed();
