@@ -16,6 +16,7 @@ pub mod plot;
 mod random;
 pub mod stop;
 pub mod trainer;
+mod values;
 
 pub use checkpoint::{Metadata, Saver};
 pub use early_stopping::EarlyStopping;

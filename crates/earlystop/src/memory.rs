@@ -1,36 +1,11 @@
-//! A tensor's memory as a slice, and what becomes of memory that is freed.
+//! What becomes of memory that is freed.
 
-use tch::{Device, Kind, Tensor};
-
-/// Shows the values of a tensor that is contiguous, of 32-bit floats and on the CPU.
-pub(crate) fn values(tensor: &Tensor) -> &[f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    // SAFETY: the tensor is alive as long as the slice, and the assertion is what makes its memory `numel` floats.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
-/// As [`values`], to be changed. The caller sees to it that nothing else uses the memory meanwhile, such as another view.
-pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    count_change(tensor);
-    // SAFETY: as above; and the tensor is the caller's alone.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
-}
-
-/// Tells libtorch that a tensor's values change, so that it computes no gradient that depends on the old ones.
+/// Keeps freed memory in the process instead of returning it to the operating system. Call it once, at start-up.
 ///
-/// libtorch counts the changes that its own operations make in place; this is one of no values.
-fn count_change(tensor: &Tensor) {
-    let _no_grad = tch::no_grad_guard();
-    let _ = tensor.as_strided([0_i64], [1_i64], None).zero_();
-}
-
-/// Has memory that is freed kept for what is needed next, in the whole process: call it when a program starts.
-///
-/// GNU's C library gives large pieces back to the operating system, and asks for them again with every batch, which can take a
-/// third of a validation's time. With other C libraries nothing happens. The environment variables
-/// `MALLOC_MMAP_THRESHOLD_=33554432` and `MALLOC_TRIM_THRESHOLD_=1073741824` do the same from outside; the notebooks' kernel
-/// has them set.
+/// The GNU C library returns large blocks and requests them again for every batch, which can take a third of the time of a
+/// validation. With other C libraries this function does nothing. The environment variables
+/// `MALLOC_MMAP_THRESHOLD_=33554432` and `MALLOC_TRIM_THRESHOLD_=1073741824` have the same effect; the notebooks' kernel sets
+/// them.
 ///
 /// ```
 /// earlystop::keep_freed_memory();
@@ -41,7 +16,7 @@ pub fn keep_freed_memory() {
         (libc::M_MMAP_THRESHOLD, 32 << 20), // the most that it takes
         (libc::M_TRIM_THRESHOLD, 1 << 30),
     ] {
-        // SAFETY: it takes any numbers, and refuses what it does not know.
+        // SAFETY: `mallopt` may be called at any time, from any thread, and reports values that it does not accept.
         unsafe { libc::mallopt(parameter, bytes) };
     }
 }
@@ -50,9 +25,9 @@ pub fn keep_freed_memory() {
 mod tests {
     use super::*;
 
-    /// How often this thread touched a page that it did not have.
+    /// How often this thread touched a page that it did not have yet.
     fn page_faults() -> i64 {
-        // SAFETY: all zeros are a valid `rusage`, which the call fills in.
+        // SAFETY: `rusage` consists of integers, so all zeros are valid; the call writes to no more than the struct it is given.
         unsafe {
             let mut usage = std::mem::zeroed();
             assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);

@@ -18,19 +18,22 @@ thread_local!(static LARGEST: Cell<usize> = const { Cell::new(0) });
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-// SAFETY: leaves all the work to the system's allocator.
+// SAFETY: the system's allocator does all the work; remembering a number allocates nothing.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.set(LARGEST.get().max(layout.size()));
+        // SAFETY: the caller ensures what `alloc` asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller ensures what `dealloc` asks for.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LARGEST.set(LARGEST.get().max(size));
+        // SAFETY: the caller ensures what `realloc` asks for.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

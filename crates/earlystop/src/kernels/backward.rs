@@ -41,6 +41,10 @@ impl ConvPool {
         threads: usize,
         gradients: Gradients,
     ) {
+        self.check(images, weight, gradient.len(), Some(winners.len()));
+        let wanted = gradients.images.as_ref().map_or(images.len(), |images| images.len());
+        assert_eq!([wanted, gradients.weight.len()], [images.len(), weight.len()], "expected room for all gradients");
+        assert_eq!(gradients.bias.len(), self.channels_out, "expected room for all gradients");
         let rows = Rows::new(self, weight);
         let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
         let mut image_gradients = gradients.images.map(|images| images.chunks_mut(images_each * input));
@@ -55,7 +59,7 @@ impl ConvPool {
         };
         let mut parts = chunks.zip(gradient.chunks(images_each * values)).map(part).collect::<Vec<_>>();
         share(&mut parts, threads, |part| {
-            // SAFETY: these are the processor's instructions.
+            // SAFETY: the processor has the instructions, as checked above.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 match self.processor {
@@ -97,18 +101,35 @@ impl Rows {
     }
 }
 
+/// Adds up the gradients of some images with 16 lanes.
+///
+/// # Safety
+///
+/// The processor must be [`Processor::Avx512`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn sixteen(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+    // SAFETY: the caller ensures the instructions.
     unsafe { run::<super::lanes::Sixteen>(conv, rows, part) }
 }
 
+/// Adds up the gradients of some images with 8 lanes.
+///
+/// # Safety
+///
+/// The processor must be [`Processor::Avx2`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+    // SAFETY: the caller ensures the instructions.
     unsafe { run::<super::lanes::Eight>(conv, rows, part) }
 }
 
+/// Adds up the gradients of some images.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions, and be the convolution's: its rows are filled up for these lanes.
 #[inline(always)]
 unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
     let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
@@ -127,7 +148,9 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
         hits.find(winners, gradient);
         for (tile, places) in places.chunks(each).enumerate() {
             let begin = tile * each * L::COUNT;
-            // SAFETY: the hits' windows lie in the padded image, and behind it there is a vector more.
+            // SAFETY: the caller ensures the instructions. The hits' windows lie in the padded image. The last vector of a row of
+            // a window may reach beyond it, by less than a vector, and behind the image there is a vector more. Kernels lie in
+            // rows that are filled up to whole vectors.
             unsafe {
                 let factors = [image.factors.as_ptr(), rows.weight[begin..].as_ptr()];
                 let gradients = [image_gradient.factors.as_mut_ptr(), part.weight[begin..].as_mut_ptr()];
@@ -240,6 +263,11 @@ impl Lists {
 }
 
 /// Adds what the hits contribute to the gradients, for N vectors of the kernels and windows.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions. The images must be valid at `in_window` behind the beginning of every
+/// window, the weights for N vectors behind that of every kernel; the gradients for writing. No two may overlap.
 #[inline(always)]
 unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
     in_window: [usize; N],
@@ -248,6 +276,7 @@ unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
     [image_gradient, weight_gradient]: [*mut f32; 2],
 ) {
     let in_kernel = std::array::from_fn(|i| i * L::COUNT);
+    // SAFETY: the caller ensures the same.
     unsafe {
         add_products::<L, N>(&hits.of_channels, &hits.kernels, (weight_gradient, in_kernel), (image, in_window));
         add_products::<L, N>(&hits.of_windows, &hits.windows, (image_gradient, in_window), (weight, in_kernel));
@@ -256,6 +285,11 @@ unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
 
 /// For each list, adds its hits' gradients times their factors to the sums that begin where `begins` says. Of both, sums and
 /// factors, these are the N vectors that lie at the given places behind where they begin.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions. `sums` must be valid for reading and writing a vector at every place behind
+/// every beginning, `factors` for reading one at every place behind every hit's; the two may not overlap.
 #[inline(always)]
 unsafe fn add_products<L: Lanes<Factor = f32>, const N: usize>(
     lists: &Lists,
@@ -264,6 +298,7 @@ unsafe fn add_products<L: Lanes<Factor = f32>, const N: usize>(
     (factors, factor_places): (*const f32, [usize; N]),
 ) {
     for (hits, &begin) in lists.iter().zip(begins).filter(|(hits, _)| !hits.is_empty()) {
+        // SAFETY: the caller ensures that the vectors are there.
         unsafe {
             let in_memory = sum_places.map(|place| sums.wrapping_add(begin + place));
             let mut sums = [L::load(in_memory[0]); N];

@@ -56,13 +56,15 @@ impl ConvPool {
         output: &mut [f32],
         winners: Option<&mut [u8]>,
     ) {
+        self.check(images, weight, output.len(), winners.as_ref().map(|winners| winners.len()));
+        assert_eq!(bias.len(), self.channels_out, "expected all biases");
         #[cfg(target_arch = "x86_64")]
         {
             use super::lanes::{Eight, EightPairs, Sixteen, SixteenPairs};
             match self.processor {
                 Processor::Avx512Bf16 if halves && self.input[2].is_multiple_of(2) && !self.is_minimal() => {
                     let weights = Weights::new::<SixteenPairs, EightPairs>(weight, self.channels_out);
-                    // SAFETY: these are the processor's instructions.
+                    // SAFETY: the processor has the instructions, as checked above.
                     self.in_parts(images, threads, output, winners, |part| unsafe {
                         pairs(self, &weights, bias, part)
                     });
@@ -128,17 +130,29 @@ impl<F: Copy + Default> Weights<F> {
     }
 }
 
+/// Computes the output for some images with 16 lanes of pairs.
+///
+/// # Safety
+///
+/// The processor must be [`Processor::Avx512Bf16`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma")]
 unsafe fn pairs(conv: &ConvPool, weights: &Weights<i32>, bias: &[f32], part: &mut Part) {
     use super::lanes::{EightPairs, SixteenPairs};
+    // SAFETY: the caller ensures the instructions.
     unsafe { run::<SixteenPairs, EightPairs>(conv, weights, bias, part) }
 }
 
+/// Computes the output for some images with 16 lanes.
+///
+/// # Safety
+///
+/// The processor must be [`Processor::Avx512`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn sixteen(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
     use super::lanes::{Eight, Sixteen};
+    // SAFETY: the caller ensures the instructions.
     unsafe {
         if conv.is_minimal() {
             winograd::run::<_, Sixteen, _, Eight>(conv, weights, bias, part);
@@ -148,10 +162,16 @@ unsafe fn sixteen(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &
     }
 }
 
+/// Computes the output for some images with 8 lanes.
+///
+/// # Safety
+///
+/// The processor must be [`Processor::Avx2`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn eight(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
     use super::lanes::Eight;
+    // SAFETY: the caller ensures the instructions.
     unsafe {
         if conv.is_minimal() {
             winograd::run::<_, Eight, _, Eight>(conv, weights, bias, part);
@@ -161,6 +181,11 @@ unsafe fn eight(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mu
     }
 }
 
+/// Computes the output for some images.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions.
 #[inline(always)]
 unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
     conv: &ConvPool,
@@ -173,6 +198,7 @@ unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
     for (index, image) in part.images.chunks_exact(input).enumerate() {
         padded.fill::<Wide>(image);
         let mut output = part.output.from(index * values);
+        // SAFETY: the caller ensures the instructions; the weights are arranged for these lanes.
         unsafe {
             convolve::<Wide>(conv, &padded, &weights.wide, bias, 0..weights.split, &mut output);
             let narrow = weights.split..conv.channels_out;
@@ -182,6 +208,11 @@ unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
 }
 
 /// Computes some of the channels for one image.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions; the image and the blocks must be arranged for these lanes, and the blocks
+/// must have a weight for each tap and lane of all channels.
 #[inline(always)]
 unsafe fn convolve<L: Lanes>(
     conv: &ConvPool,
@@ -205,7 +236,8 @@ unsafe fn convolve<L: Lanes>(
                 let pooled = (COLUMNS / 2).min(width - column);
                 let mut largest = [[0.0; MOST]; COLUMNS / 2];
                 let mut winner = [[0; MOST]; COLUMNS / 2];
-                // SAFETY: the tile's columns lie in the image.
+                // SAFETY: the output has even sides, so the tile's two rows and its columns, with the windows around them, lie in
+                // the padded image; `weights` begins with this block's.
                 unsafe {
                     if pooled == COLUMNS / 2 {
                         tile.pool::<L, COLUMNS>(&start, &mut largest, &mut winner);
@@ -236,6 +268,11 @@ struct Tile<'a, F> {
 
 impl<F> Tile<'_, F> {
     /// Computes the convolution in N columns, and the largest of every four of its values.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions. From the corner on there must be `kernel + 1` rows, and in each
+    /// `kernel - 1 + N` pixels; in the weights, a factor for each tap and lane.
     #[inline(always)]
     unsafe fn pool<L: Lanes<Factor = F>, const N: usize>(
         &self,
@@ -243,6 +280,8 @@ impl<F> Tile<'_, F> {
         largest: &mut [[f32; MOST]],
         winner: &mut [[u8; MOST]],
     ) {
+        // SAFETY: the caller ensures that the factors are there; `start` and each of `largest` and `winner` have `MOST` values, as
+        // many as the widest lanes. `wrapping_add` moves pointers behind the last factor after the last use.
         unsafe {
             let mut sums = [[L::load(start.as_ptr()); N]; 2];
             let mut weights = self.weights.as_ptr();

@@ -1,7 +1,7 @@
 //! The processor's vectors: several multiplications by one instruction.
 
 /// Processors that the kernels have instructions for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Processor {
     /// x86-64 with 8 lanes (AVX2 and FMA).
     Avx2,
@@ -40,6 +40,11 @@ impl Processor {
         }
     }
 
+    /// Whether the processor that this runs on has the instructions.
+    pub(super) fn is_present(self) -> bool {
+        Self::detect() >= Some(self) // each one has those of the ones before
+    }
+
     /// Returns how many 32-bit floats a vector holds.
     pub(super) fn lanes(self) -> usize {
         match self {
@@ -70,10 +75,12 @@ pub(super) fn libtorch_default() -> &'static str {
 
 /// A vector of 32-bit floats, and what it is multiplied by.
 ///
+/// The functions are inlined into ones that are compiled for the processor.
+///
 /// # Safety
 ///
-/// The processor must have the instructions, pointers must be valid for [`Lanes::COUNT`] values. The functions are to be
-/// inlined into one that is compiled for the processor.
+/// For all unsafe functions: the processor must have the instructions, and a pointer must be valid for what is read or written
+/// there, [`Lanes::COUNT`] values or factors if nothing else is said. Pointers need not be aligned to vectors.
 pub(super) trait Lanes {
     /// How many 32-bit floats a vector holds.
     const COUNT: usize;
@@ -91,7 +98,7 @@ pub(super) trait Lanes {
     unsafe fn load(values: *const f32) -> Self::Vector;
     unsafe fn store(vector: Self::Vector, values: *mut f32);
     unsafe fn load_factors(factors: *const Self::Factor) -> Self::Factors;
-    /// Repeats one factor in all lanes.
+    /// Repeats one factor in all lanes; reads no other.
     unsafe fn splat(factor: *const Self::Factor) -> Self::Factors;
     /// Computes `a * b + sum`.
     unsafe fn multiply_add(a: Self::Factors, b: Self::Factors, sum: Self::Vector) -> Self::Vector;
@@ -140,31 +147,37 @@ mod x86 {
 
                 #[inline(always)]
                 unsafe fn load($from: *const f32) -> $vector {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $load }
                 }
 
                 #[inline(always)]
                 unsafe fn store($sum: $vector, $to: *mut f32) {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $store }
                 }
 
                 #[inline(always)]
                 unsafe fn load_factors($place: *const $factor) -> $factors {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $load_factors }
                 }
 
                 #[inline(always)]
                 unsafe fn splat($one: *const $factor) -> $factors {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $splat }
                 }
 
                 #[inline(always)]
                 unsafe fn multiply_add($a: $factors, $b: $factors, $addend: $vector) -> $vector {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $multiply_add }
                 }
 
                 #[inline(always)]
                 unsafe fn largest(window: [$vector; 4], winners: *mut u8) -> $vector {
+                    // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $largest(window, winners) }
                 }
             }
@@ -219,8 +232,14 @@ mod x86 {
         largest largest_of_sixteens;
     }
 
+    /// See [`Lanes::largest`].
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX2, and `winners` must be valid for writing 8 bytes.
     #[inline(always)]
     unsafe fn largest_of_eights(window: [__m256; 4], winners: *mut u8) -> __m256 {
+        // SAFETY: the caller ensures both; the one instruction that uses memory writes 8 bytes.
         unsafe {
             let (mut largest, mut winner) = (window[0], _mm256_setzero_ps());
             for (index, values) in window.into_iter().enumerate().skip(1) {
@@ -238,8 +257,14 @@ mod x86 {
         }
     }
 
+    /// See [`Lanes::largest`].
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX-512 F and VL, and `winners` must be valid for writing 16 bytes.
     #[inline(always)]
     unsafe fn largest_of_sixteens(window: [__m512; 4], winners: *mut u8) -> __m512 {
+        // SAFETY: the caller ensures both; the one instruction that uses memory writes 16 bytes.
         unsafe {
             let (mut largest, mut winner) = (window[0], _mm512_setzero_si512());
             for (index, values) in window.into_iter().enumerate().skip(1) {

@@ -98,6 +98,16 @@ impl ConvPool {
         [self.input, self.output()].map(|sizes| sizes.iter().product())
     }
 
+    /// Checks what the unsafe code relies on: the processor, and a batch whose arrays belong together.
+    fn check(&self, images: &[f32], weight: &[f32], output: usize, winners: Option<usize>) {
+        assert!(self.processor.is_present(), "expected a processor that is {:?}", self.processor);
+        let [input, values] = self.values();
+        let batch = images.len() / input;
+        assert_eq!([images.len(), output], [batch * input, batch * values], "expected whole images and their outputs");
+        assert_eq!(winners.unwrap_or(output), output, "expected a winner for each value of the output");
+        assert_eq!(weight.len(), self.channels_out * self.taps(), "expected all weights");
+    }
+
     /// Returns how many of a batch's images each thread takes.
     fn images_each(&self, images: &[f32], threads: usize) -> usize {
         (images.len() / self.values()[0]).div_ceil(threads).max(1)

@@ -55,7 +55,11 @@ impl Job<'_> {
     }
 }
 
-/// `GOMP_parallel(function, data, num_threads, flags)`: runs the function on every thread of a team.
+/// `GOMP_parallel(function, data, num_threads, flags)`: runs the function on every thread of a team, and returns when all are done.
+///
+/// # Safety
+///
+/// The function must accept the data on any thread, as long as the call lasts, and must not unwind.
 type Parallel = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
 /// GNU's OpenMP, which libtorch runs on under Linux.
@@ -67,14 +71,15 @@ impl OpenMp {
     /// Finds the library that libtorch has loaded; loads none.
     #[cfg(target_os = "linux")]
     fn find() -> Option<Self> {
-        // SAFETY: both functions take strings that end in zero; the symbol has the type that the library documents.
+        // SAFETY: both functions take strings that end in zero, and the library stays loaded, since libtorch holds it. The symbol
+        // has the type that the library documents, and a pointer to a function is as large as one to data.
         unsafe {
             let library = libc::dlopen(c"libgomp.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
             if library.is_null() {
                 return None;
             }
             let parallel = libc::dlsym(library, c"GOMP_parallel".as_ptr());
-            libc::dlclose(library); // libtorch holds it
+            libc::dlclose(library);
             (!parallel.is_null()).then(|| Self { parallel: transmute::<*mut c_void, Parallel>(parallel) })
         }
     }
@@ -85,13 +90,18 @@ impl OpenMp {
     }
 
     fn run(&self, job: &Job, threads: usize) {
-        // SAFETY: the call returns when all threads are done with the job, which outlives it.
+        // SAFETY: `run` takes a job, which may be shared by threads and outlives the call. A panic in it aborts the process.
         unsafe { (self.parallel)(run, (&raw const *job).cast_mut().cast(), threads as c_uint, 0) }
     }
 }
 
+/// Does a share of a job.
+///
+/// # Safety
+///
+/// The pointer must be to a [`Job`] that lives as long as the call.
 unsafe extern "C" fn run(job: *mut c_void) {
-    // SAFETY: `OpenMp::run` gives a job that lives until all threads are done.
+    // SAFETY: the caller ensures it.
     unsafe { &*job.cast_const().cast::<Job>() }.run();
 }
 

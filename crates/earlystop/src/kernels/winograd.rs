@@ -124,6 +124,10 @@ fn combine<'a>(sum: &mut [f32], factors: &[f32], values: impl Iterator<Item = &'
 }
 
 /// Computes the output for some images, with transformed weights.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions; the weights must be transformed by [`ConvPool::transform`].
 #[inline(always)]
 pub(super) unsafe fn run<V: Copy, Wide, U: Copy, Narrow>(
     conv: &ConvPool,
@@ -134,6 +138,7 @@ pub(super) unsafe fn run<V: Copy, Wide, U: Copy, Narrow>(
     Wide: Lanes<Factor = f32, Factors = V, Vector = V>,
     Narrow: Lanes<Factor = f32, Factors = U, Vector = U>,
 {
+    // SAFETY: the caller ensures the same.
     unsafe {
         match conv.kernel {
             3 => run_in::<V, Wide, U, Narrow, 4>(conv, weights, bias, part),
@@ -143,6 +148,11 @@ pub(super) unsafe fn run<V: Copy, Wide, U: Copy, Narrow>(
     }
 }
 
+/// [`run`] for tiles of N x N pixels, and so kernels of one less.
+///
+/// # Safety
+///
+/// As [`run`].
 #[inline(always)]
 unsafe fn run_in<V: Copy, Wide, U: Copy, Narrow, const N: usize>(
     conv: &ConvPool,
@@ -160,6 +170,7 @@ unsafe fn run_in<V: Copy, Wide, U: Copy, Narrow, const N: usize>(
         padded.fill::<Wide>(image);
         for row in 0..height {
             let mut output = part.output.from(index * values + row * width * channels);
+            // SAFETY: the caller ensures the instructions; image, weights and tiles are arranged for these lanes.
             unsafe {
                 tiles.evaluate::<V, Wide>(&padded, row);
                 tiles.convolve::<V, Wide>(&weights.wide, bias, 0..weights.split, &mut output);
@@ -169,7 +180,7 @@ unsafe fn run_in<V: Copy, Wide, U: Copy, Narrow, const N: usize>(
     }
 }
 
-/// A row of tiles: each of N x N pixels, two pixels after the one before.
+/// A row of overlapping `N x N` tiles with stride 2.
 struct Tiles<const N: usize> {
     count: usize,
     channels: usize,
@@ -203,6 +214,10 @@ impl<const N: usize> Tiles<N> {
     }
 
     /// Evaluates one row of an image's tiles at all points.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions; the image must be the convolution's, and the tiles made for these lanes.
     #[inline(always)]
     unsafe fn evaluate<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
         &mut self,
@@ -213,7 +228,8 @@ impl<const N: usize> Tiles<N> {
         let corner = image.factors[2 * row * image.row..].as_ptr();
         let (columns, points) = (self.columns.as_mut_ptr(), self.points.as_mut_ptr());
         for channel in (0..self.channels).step_by(L::COUNT) {
-            // SAFETY: behind the image there is a vector more; the tiles have room for whole vectors.
+            // SAFETY: the tiles' N rows and their columns lie in the padded image; its last pixel's channels may be less than a
+            // vector, and behind the image there is a vector more. The tiles have room for whole vectors.
             unsafe {
                 for column in 0..width {
                     let pixel = corner.add(column * image.pixel + channel);
@@ -233,6 +249,11 @@ impl<const N: usize> Tiles<N> {
     }
 
     /// Computes some of the output's channels for the row of tiles.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions. The blocks must be arranged for these lanes, with a weight for each point,
+    /// input channel and lane of all channels.
     #[inline(always)]
     unsafe fn convolve<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
         &mut self,
@@ -249,6 +270,7 @@ impl<const N: usize> Tiles<N> {
             start[..lanes].copy_from_slice(&bias[first..first + lanes]);
             for begin in (0..self.count).step_by(each) {
                 let count = each.min(self.count - begin);
+                // SAFETY: the caller ensures the instructions; `weights` begins with this block's, and the tiles are there.
                 unsafe {
                     self.multiply::<V, L>(weights, begin, count);
                     for tile in 0..count {
@@ -263,6 +285,11 @@ impl<const N: usize> Tiles<N> {
     }
 
     /// Multiplies some tiles by the weights, at all points, and turns the products of each row of points into two columns.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions. The weights must have a factor for each point, input channel and lane;
+    /// there must be `count` tiles from `begin` on, at most [`TILES`].
     #[inline(always)]
     unsafe fn multiply<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
         &mut self,
@@ -272,6 +299,7 @@ impl<const N: usize> Tiles<N> {
     ) {
         let (products, halves) = (self.products.as_mut_ptr(), self.halves.as_mut_ptr());
         let next = TILES * L::COUNT;
+        // SAFETY: the caller ensures the weights and tiles; products and halves have room for `TILES` vectors at every place.
         unsafe {
             for row in 0..N {
                 for column in 0..N {
@@ -299,6 +327,11 @@ impl<const N: usize> Tiles<N> {
     }
 
     /// Multiplies T tiles by the weights, at one point.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions. The weights must be valid for a vector for each input channel, the tiles
+    /// for a value for each input channel of T tiles, the products for writing T vectors.
     #[inline(always)]
     unsafe fn multiply_at<L: Lanes<Factor = f32>, const T: usize>(
         &self,
@@ -306,6 +339,7 @@ impl<const N: usize> Tiles<N> {
         weights: *const f32,
         products: *mut f32,
     ) {
+        // SAFETY: the caller ensures the same; the array of zeros has as many values as the widest lanes.
         unsafe {
             let mut sums = [L::load([0.0; MOST].as_ptr()); T];
             for channel in 0..self.channels {
@@ -321,6 +355,10 @@ impl<const N: usize> Tiles<N> {
     }
 
     /// Computes a tile's four outputs, and the largest of them.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have the lanes' instructions, and the tile must be less than [`TILES`].
     #[inline(always)]
     unsafe fn pool<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
         &self,
@@ -331,6 +369,8 @@ impl<const N: usize> Tiles<N> {
     ) {
         let next = TILES * L::COUNT;
         let half = self.halves[tile * L::COUNT..].as_ptr();
+        // SAFETY: the caller ensures the instructions; of each tile the halves have two vectors for each row of points, and the
+        // arrays have `MOST` values, as many as the widest lanes.
         unsafe {
             let start = L::load(start.as_ptr());
             let [above_left, below_left] =
@@ -344,6 +384,10 @@ impl<const N: usize> Tiles<N> {
 }
 
 /// Writes down M sums of N vectors, each times its factor. From one vector to the next, it is `next` values.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions. `from` must be valid for N vectors at these distances, `to` for writing M.
 #[inline(always)]
 unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, const M: usize, const N: usize>(
     factors: &[[f32; N]; M],
@@ -352,6 +396,7 @@ unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, co
     to: *mut f32,
     next_to: usize,
 ) {
+    // SAFETY: the caller ensures the same; the array of zeros has as many values as the widest lanes.
     unsafe {
         let zeros = L::load([0.0; MOST].as_ptr());
         for (i, sum) in combine_vectors::<V, L, M, N>(factors, zeros, from, next_from).into_iter().enumerate() {
@@ -361,6 +406,10 @@ unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, co
 }
 
 /// Adds to each of M sums N vectors, each times its factor.
+///
+/// # Safety
+///
+/// The processor must have the lanes' instructions. `from` must be valid for N vectors, `next` values from one to the next.
 #[inline(always)]
 unsafe fn combine_vectors<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, const M: usize, const N: usize>(
     factors: &[[f32; N]; M],
@@ -369,6 +418,7 @@ unsafe fn combine_vectors<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = 
     next: usize,
 ) -> [V; M] {
     let mut sums = [start; M];
+    // SAFETY: the caller ensures that the vectors are there.
     unsafe {
         for i in 0..N {
             let values = L::load_factors(from.add(i * next));

@@ -9,7 +9,7 @@ use super::variables::in_memory_order;
 use super::{Loss, Network};
 use crate::error::{Error, Result, torch};
 use crate::kernels::{ConvPool, Gradients};
-use crate::memory::{values, values_mut};
+use crate::values::{values, values_mut};
 
 /// The blocks of one batch, in the order of the layers. Shared by all losses that were computed from it, on any thread.
 pub(super) type Chain = Arc<Mutex<Vec<Block>>>;
@@ -78,13 +78,19 @@ impl Block {
         let weight = in_memory_order(weight);
         let (mut weight_gradient, mut bias_gradient) = (empty_like(&weight)?, empty_like(bias)?);
         let mut image_gradient = images.requires_grad().then(|| empty_like(images)).transpose()?;
-        let wanted = Gradients {
-            weight: values_mut(&mut weight_gradient),
-            bias: values_mut(&mut bias_gradient),
-            images: image_gradient.as_mut().map(values_mut),
-        };
         let threads = tch::get_num_threads() as usize;
-        let (images, weight, output_gradient) = (values(images), values(&weight), values(output_gradient));
+        // SAFETY: the three gradients were created above and share memory with nothing. Images, weight and the output's gradient
+        // are only read until the kernel is done, here and by libtorch; to modify variables takes `&mut Network` or a tensor
+        // that shares their memory, and its owner must not use it on another thread meanwhile, as with libtorch's operations.
+        let (read, wanted) = unsafe {
+            let wanted = Gradients {
+                weight: values_mut(&mut weight_gradient),
+                bias: values_mut(&mut bias_gradient),
+                images: image_gradient.as_mut().map(|gradient| values_mut(gradient)),
+            };
+            ([values(images), values(&weight), values(output_gradient)], wanted)
+        };
+        let [images, weight, output_gradient] = read;
         self.conv_pool.backward(images, weight, &self.winners, output_gradient, threads, wanted);
         Ok((weight_gradient, bias_gradient, image_gradient))
     }

@@ -11,11 +11,12 @@ use super::variables::in_memory_order;
 use super::{Loss, Network, Precision, Variables};
 use crate::error::{Error, Result, torch};
 use crate::kernels::ConvPool;
-use crate::memory::{values, values_mut};
 use crate::random::{Purpose, stream};
+use crate::values::{values, values_mut};
 
 impl Network {
-    /// Computes the probability of each class, `[batch, num_classes]`, without keeping what a gradient would need.
+    /// Computes the probability of each class, `[batch, num_classes]`, without keeping what a gradient would need. Of no
+    /// images, these are no rows.
     ///
     /// # Errors
     ///
@@ -51,8 +52,11 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When the shape of images or labels does not fit the network, or their numbers differ.
+    /// If the shape of images or labels does not fit the network, if their numbers differ, or if there is no image.
     pub fn training_loss(&self, images: &Tensor, labels: &Tensor, iteration: u64) -> Result<Loss> {
+        if images.size().first() == Some(&0) {
+            return Err(Error::argument("images", "at least one image to compute a mean loss of", "none"));
+        }
         let mut blocks = Vec::new();
         let training = Some(Training { iteration, blocks: &mut blocks });
         let logits = self.run(images, self.description.precision, training, |_, _| {})?;
@@ -141,12 +145,19 @@ impl Network {
         let [weight, bias] = [weight, weight + 1].map(|index| self.variables.view(index));
         let blocks = blocks.filter(|_| input.requires_grad() || weight.requires_grad());
         let mut winners = blocks.as_ref().map(|_| vec![0; output.numel()]);
+        let weight_in_memory = in_memory_order(weight);
+        // SAFETY: the output was created above and shares memory with nothing. Images and variables are only read until the
+        // kernel is done; an owner of a tensor that shares their memory must not modify it on another thread meanwhile, as with
+        // libtorch's operations.
+        let (read, written) =
+            unsafe { ([values(&input), values(&weight_in_memory), values(bias)], values_mut(&mut output)) };
+        let [images, weight_values, bias_values] = read;
         conv_pool.forward(
-            values(&input),
-            [values(&in_memory_order(weight)), values(bias)],
+            images,
+            [weight_values, bias_values],
             precision == Precision::Bf16,
             tch::get_num_threads() as usize,
-            values_mut(&mut output),
+            written,
             winners.as_deref_mut(),
         );
         if let (Some(blocks), Some(winners)) = (blocks, winners) {
@@ -401,6 +412,36 @@ mod tests {
         assert!((dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.01);
         let zeros = dropped.eq(0.0).sum(Kind::Int64).int64_value(&[]);
         assert!((19_000..21_000).contains(&zeros), "{zeros}");
+    }
+
+    /// Networks on our kernels alone, on libtorch's alone, and on both.
+    #[test]
+    fn no_images_have_no_predictions() {
+        let mixed = Network::builder([28, 28, 1])
+            .layer(Conv2d::new(3, 4, "conv1").stride(2))
+            .conv2d(3, 9, "conv2")
+            .max_pool(2, 2)
+            .dropout(0.5)
+            .flatten()
+            .softmax_classifier(10);
+        let other = tutorial().default_activation(Activation::Tanh);
+        for network in [tutorial(), tutorial().precision(Precision::Bf16), other, mixed] {
+            let network = network.build(Device::Cpu).unwrap();
+            for none in [images(0), images(0).reshape([0, 784])] {
+                assert_eq!(network.predict(&none).unwrap().size(), [0, 10]);
+                for precision in [Precision::F32, Precision::Bf16] {
+                    assert_eq!(network.logits_in(&none, precision).unwrap().size(), [0, 10]);
+                }
+                for ((name, none), (_, one)) in
+                    network.activations(&none).unwrap().iter().zip(network.activations(&images(1)).unwrap())
+                {
+                    assert_eq!((none.shape()[0], &none.shape()[1..]), (0, &one.shape()[1..]), "{name}");
+                }
+                let labels = Tensor::zeros([0, 10], (Kind::Float, Device::Cpu));
+                let message = network.training_loss(&none, &labels, 1).unwrap_err().to_string();
+                assert_eq!(message, "images: expected at least one image to compute a mean loss of, found none");
+            }
+        }
     }
 
     #[test]

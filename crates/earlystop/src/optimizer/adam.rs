@@ -7,8 +7,8 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result, torch};
 use crate::kernels::share;
-use crate::memory::{values, values_mut};
 use crate::network::{Loss, Network};
+use crate::values::{values, values_mut};
 
 /// Decay of the running mean of the gradients.
 const BETA1: f64 = 0.9;
@@ -118,7 +118,10 @@ impl Adam {
         let step = Step::new(self.learning_rate, self.steps.int64_value(&[0]));
         let flat = network.variables().flat().shallow_clone();
         if network.device() == Device::Cpu {
-            step.update_on_cpu(&gradients, flat, &mut self.m.flat, &mut self.v.flat);
+            // SAFETY: libtorch and our kernels compute gradients into new memory; the variables and each moment have a buffer of
+            // their own, which nothing else uses here: both owners are borrowed mutably. Whoever has tensors that share their
+            // memory must not use them on another thread meanwhile, as with libtorch's operations.
+            unsafe { step.update_on_cpu(&gradients, flat, &mut self.m.flat, &mut self.v.flat) };
             Ok(())
         } else {
             step.update_anywhere(&gradients, &flat, &self.m.flat, &self.v.flat).map_err(torch("adam"))
@@ -149,14 +152,27 @@ impl Step {
 
     /// Updates in one pass over the memory, several times faster than libtorch's separate operations. Gradients come in the order
     /// of their places.
-    fn update_on_cpu(&self, gradients: &[(Range<usize>, Tensor)], mut flat: Tensor, m: &mut Tensor, v: &mut Tensor) {
-        let (flat, m, v) = (values_mut(&mut flat), values_mut(m), values_mut(v));
+    ///
+    /// # Safety
+    ///
+    /// No two of the tensors may share memory, except gradients, and nothing else may use it meanwhile.
+    unsafe fn update_on_cpu(
+        &self,
+        gradients: &[(Range<usize>, Tensor)],
+        mut flat: Tensor,
+        m: &mut Tensor,
+        v: &mut Tensor,
+    ) {
+        // SAFETY: the caller ensures that nothing else uses these three buffers.
+        let (flat, m, v) = unsafe { (values_mut(&mut flat), values_mut(m), values_mut(v)) };
         let (mut rest, mut begin) = ([flat, m, v], 0);
         let mut parts = Vec::new();
         for (place, gradient) in gradients {
             let skipped = place.start - begin;
             let [values, m, v] = rest.each_mut().map(|rest| take(rest, skipped, place.len()).chunks_mut(PART));
-            parts.extend(values.zip(m).zip(v).zip(self::values(gradient).chunks(PART)));
+            // SAFETY: the caller ensures that nothing writes to the gradients.
+            let gradient = unsafe { self::values(gradient) };
+            parts.extend(values.zip(m).zip(v).zip(gradient.chunks(PART)));
             begin = place.end;
         }
         share(&mut parts, tch::get_num_threads() as usize, |(((values, m), v), gradient)| {
@@ -225,11 +241,13 @@ mod tests {
                 let gradient = [(0..1, floats(&gradient[..1])), (1..4, floats(&gradient[1..]))];
                 let step = Step::new(0.1, index as i64 + 1);
                 if on_cpu {
-                    step.update_on_cpu(&gradient, flat.shallow_clone(), &mut m, &mut v);
+                    // SAFETY: the tensors are this test's alone.
+                    unsafe { step.update_on_cpu(&gradient, flat.shallow_clone(), &mut m, &mut v) };
                 } else {
                     step.update_anywhere(&gradient, &flat, &m, &v).unwrap();
                 }
-                for (found, expected) in values(&flat).iter().zip(expected[index]) {
+                // SAFETY: as above.
+                for (found, expected) in unsafe { values(&flat) }.iter().zip(expected[index]) {
                     assert!(
                         (f64::from(*found) - expected).abs() <= 2e-7 * expected.abs(),
                         "{found} {expected} {on_cpu}"

@@ -1,0 +1,105 @@
+//! The values of a tensor, borrowed as a slice.
+
+use tch::{Device, Kind, Tensor};
+
+/// Borrows the values of a contiguous `f32` tensor on the CPU.
+///
+/// # Panics
+///
+/// If the tensor is not contiguous, of another kind, or on another device. Callers create or convert the tensor themselves.
+///
+/// # Safety
+///
+/// Tensors share memory: views, shallow clones, and the variables with their one buffer. As long as the slice exists, nothing
+/// may write to its memory, neither through another such tensor nor on another thread.
+pub(crate) unsafe fn values(tensor: &Tensor) -> &[f32] {
+    let (pointer, count) = memory(tensor);
+    if count == 0 {
+        return &[]; // libtorch's pointer is null
+    }
+    // SAFETY: `memory` returns `count` aligned, initialized floats, which the borrowed tensor keeps alive. The caller ensures
+    // that nothing writes to them.
+    unsafe { std::slice::from_raw_parts(pointer, count) }
+}
+
+/// Borrows the values of a contiguous `f32` tensor on the CPU for writing, and counts this as a change: libtorch refuses to
+/// compute gradients that need the old values.
+///
+/// # Panics
+///
+/// As [`values`].
+///
+/// # Safety
+///
+/// As long as the slice exists, nothing else may read or write its memory, neither through another tensor that shares it (see
+/// [`values`]) nor on another thread.
+pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
+    count_change(tensor);
+    let (pointer, count) = memory(tensor);
+    if count == 0 {
+        return &mut []; // libtorch's pointer is null
+    }
+    // SAFETY: as in `values`; the caller ensures that nothing else uses the memory.
+    unsafe { std::slice::from_raw_parts_mut(pointer, count) }
+}
+
+/// Returns where a tensor's values begin, and how many they are. Of none, the pointer is null.
+fn memory(tensor: &Tensor) -> (*mut f32, usize) {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    let pointer = tensor.data_ptr().cast::<f32>();
+    assert!(pointer.is_aligned());
+    (pointer, tensor.numel())
+}
+
+/// Counts a change of a tensor's values, as libtorch does for its own operations in place. This is one on no values.
+fn count_change(tensor: &Tensor) {
+    let _no_grad = tch::no_grad_guard();
+    let _ = tensor.as_strided([0_i64], [1_i64], None).zero_();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zeros(size: &[i64]) -> Tensor {
+        Tensor::zeros(size, (Kind::Float, Device::Cpu))
+    }
+
+    /// libtorch gives a null pointer for no values, from which no slice may be made.
+    #[test]
+    fn tensors_without_values_are_empty_slices() {
+        for size in [&[0][..], &[0, 784], &[0, 28, 28, 1], &[3, 0, 2]] {
+            let mut tensor = zeros(size);
+            // SAFETY: the tensor is this test's alone.
+            let (shared, exclusive) = unsafe { (values(&tensor).len(), values_mut(&mut tensor).len()) };
+            assert_eq!((shared, exclusive), (0, 0));
+        }
+        // A part that is empty lies in the memory of another tensor.
+        let (end, one) = (zeros(&[3, 4]).narrow(0, 3, 0), Tensor::from(1.5_f32));
+        // SAFETY: nothing writes to them.
+        let (end, one) = unsafe { (values(&end), values(&one)) };
+        assert_eq!((end, one), (&[][..], &[1.5][..]));
+    }
+
+    #[test]
+    fn writing_counts_as_a_change_for_all_tensors_that_share_the_memory() {
+        for size in [&[][..], &[6], &[2, 3], &[0]] {
+            let mut whole = zeros(size);
+            let view = whole.view([-1]).set_requires_grad(!size.is_empty());
+            let before = [&whole, &view].map(|tensor| tensor.internal_version());
+            // SAFETY: the slice is used and gone before the view is.
+            unsafe { values_mut(&mut whole) }.fill(2.0);
+            let after = [&whole, &view].map(|tensor| tensor.internal_version());
+            assert!(after[0] > before[0] && after[1] > before[1], "{before:?} {after:?}");
+            assert_eq!(view.eq(2.0).all().int64_value(&[]), 1);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "is_contiguous")]
+    fn memory_with_gaps_is_no_slice() {
+        let columns = zeros(&[3, 4]).narrow(1, 0, 2);
+        // SAFETY: nothing writes to it.
+        let _ = unsafe { values(&columns) };
+    }
+}
