@@ -58,6 +58,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 /// Makes everything ready that notebooks and tests need.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     let _lock = lock(workspace)?;
+    preflight::rust_version()?;
     preflight::compiler()?;
     preflight::rust_src()?;
     let requirements = requirements::Requirements::read(&workspace.environment_yml())?;

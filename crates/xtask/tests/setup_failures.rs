@@ -69,6 +69,7 @@ impl Machine {
             .env("CARGO_MANIFEST_DIR", self.clone().join("crates/xtask"))
             .env_remove("LIBTORCH")
             .env_remove("CXX")
+            .env_remove("RUSTC")
             .env_remove("VIRTUAL_ENV")
             .env_remove("CONDA_PREFIX")
             .envs(variables.iter().copied())
@@ -93,6 +94,14 @@ fn no_compiler() {
     let machine = Machine::new();
     std::fs::remove_file(machine.program("c++")).unwrap();
     assert_says(&machine.setup(&[]), &["run the C++ compiler `c++ --version`", "No such file", "apt install g++"]);
+}
+
+#[test]
+fn an_old_rust() {
+    let machine = Machine::new();
+    std::fs::remove_file(machine.program("rustc")).unwrap();
+    machine.script("rustc", "echo 'rustc 1.94.1 (0123456 2026-03-01)'");
+    assert_says(&machine.setup(&[]), &["Rust 1.95 or later is needed", "rustc 1.94.1", "rustup update stable"]);
 }
 
 #[test]

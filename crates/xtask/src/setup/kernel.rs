@@ -9,12 +9,17 @@ use serde_json::json;
 
 use super::KERNEL_NAME;
 use super::diagnosis::advice;
+#[cfg(test)]
+use super::requirements::parse_version;
 use crate::command::{self, Running};
 use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
 
 pub(super) const EVCXR_VERSION: &str = "0.22.0";
+
+/// The oldest Rust that compiles this evcxr: major and minor version. It is the workspace's `rust-version`.
+pub(super) const OLDEST_RUST: (u32, u32) = (1, 95);
 
 /// evcxr sets RUST_BACKTRACE=1 for the process that runs the cells, whatever the kernelspec says: below a panic's
 /// message would stand ten lines of evcxr's own functions.
@@ -142,6 +147,34 @@ mod tests {
         assert_eq!(spec["argv"], json!(["/c/.kernel/bin/start-kernel", "kernel", "{connection_file}"]));
         assert_eq!(spec["env"]["LIBTORCH"], "/c/.libtorch");
         assert_eq!(spec["env"]["RUSTUP_TOOLCHAIN"], "stable");
+    }
+
+    #[test]
+    fn all_declare_the_rust_version_that_evcxr_demands() {
+        let (major, minor) = OLDEST_RUST;
+        assert_eq!(env!("CARGO_PKG_RUST_VERSION"), format!("{major}.{minor}"), "Cargo.toml");
+        let environment = include_str!("../../../../environment.yml");
+        assert!(environment.contains(&format!("\n  - rust>={major}.{minor}\n")), "environment.yml");
+        assert!(include_str!("../../../../README.md").contains(&format!("Rust {major}.{minor} or later")), "README.md");
+        let ci = include_str!("../../../../.github/workflows/ci.yml");
+        assert!(ci.contains(&format!("RUSTUP_TOOLCHAIN: \"{major}.{minor}\"")), "ci.yml");
+    }
+
+    /// Where cargo has evcxr's sources, which is where it was compiled.
+    #[test]
+    fn evcxrs_own_manifest_demands_no_newer_rust() {
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+        let registries = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+        for registry in registries.into_iter().flatten().flatten() {
+            for name in ["evcxr", "evcxr_jupyter"] {
+                let manifest = registry.path().join(format!("{name}-{EVCXR_VERSION}/Cargo.toml"));
+                let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
+                let demanded = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
+                let demanded = demanded.and_then(|version| parse_version(version.trim_matches('"')));
+                assert!(demanded.is_none_or(|demanded| demanded <= OLDEST_RUST), "{}: {demanded:?}", manifest.display());
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! What must be there before anything long begins: a C++ compiler, the standard library's sources, room on the disk.
+//! Checks before anything long begins: the Rust version, a C++ compiler, the standard library's sources, disk space.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
 use super::diagnosis::advice;
+use super::kernel::OLDEST_RUST;
+use super::requirements::parse_version;
 use crate::progress::Step;
 use crate::{Error, Result, command};
 
@@ -30,12 +33,38 @@ fn no_compiler(compiler: &str, got: String) -> Error {
     )
 }
 
+/// Checks that the Rust compiler is new enough for the kernel, and for the workspace.
+pub(super) fn rust_version() -> Result<()> {
+    let said = command::ask(Command::new(rustc()).arg("--version"))
+        .ok_or_else(|| Error::new("run `rustc --version`").hint("Install Rust: https://rustup.rs"))?;
+    new_enough(&said)
+}
+
+/// The compiler that cargo calls.
+fn rustc() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Refuses a compiler whose `rustc --version` names an older Rust than the kernel compiles with.
+fn new_enough(said: &str) -> Result<()> {
+    let (major, minor) = OLDEST_RUST;
+    // An answer in other words is no reason to stop: cargo checks the version as well.
+    let version = said.strip_prefix("rustc ").and_then(parse_version);
+    if version.is_none_or(|version| version >= OLDEST_RUST) {
+        return Ok(());
+    }
+    Err(Error::new(format!("use this Rust compiler: Rust {major}.{minor} or later is needed")).got(said).hint(format!(
+        "With rustup: rustup update stable; if another toolchain is the default: rustup default stable, or run \
+         `cargo +stable xtask setup`; with conda: conda install \"rust>={major}.{minor}\"."
+    )))
+}
+
 /// Checks that the standard library's sources are there, which the kernel needs, and lets rustup fetch them if not.
 pub(super) fn rust_src() -> Result<()> {
     let tried = "find the sources of Rust's standard library (rust-src)";
     let by_hand = "With rustup: rustup component add rust-src; with conda: conda install rust-src; \
                    with a Linux distribution's Rust: its package rust-src.";
-    let sysroot = command::ask(Command::new("rustc").args(["--print", "sysroot"]))
+    let sysroot = command::ask(Command::new(rustc()).args(["--print", "sysroot"]))
         .ok_or_else(|| Error::new("run `rustc --print sysroot`").hint("Install Rust: https://rustup.rs"))?;
     let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/src/lib.rs");
     if sources.exists() {
@@ -80,6 +109,16 @@ fn free_kib(df: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_compiler_is_refused_with_both_versions() {
+        for said in ["rustc 1.95.0 (59807616e 2026-04-14)", "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)", "rustc 2.0.0"] {
+            assert!(new_enough(said).is_ok(), "{said}");
+        }
+        let error = new_enough("rustc 1.94.1 (0123456 2026-03-01)").unwrap_err().to_string();
+        assert!(error.contains("rustc 1.94.1") && error.contains("Rust 1.95 or later"), "{error}");
+        assert!(error.contains("rustup update stable"), "{error}");
+    }
 
     #[test]
     fn free_space_is_read_from_df() {
