@@ -57,6 +57,10 @@ impl Player {
     /// Starts a contestant's process and waits until it has loaded its data and built its network.
     pub(crate) fn start(contestant: &Contestant, files: &Files, size: &Size) -> Result<Self> {
         let mut command = contestant.command();
+        // The same for all: how OpenMP's threads wait, which cargo's configuration otherwise says for all that it runs.
+        if std::env::var_os("GOMP_SPINCOUNT").is_none() {
+            command.env("GOMP_SPINCOUNT", "1000");
+        }
         Settings::write(&mut command, files, contestant.id, size)?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|source| format!("{}: cannot start {command:?}: {source}", contestant.title))?;

@@ -174,6 +174,8 @@ All train the same network on the same batches in the same order, from He-normal
 earlystop keeps the memory that it frees; the others give it back to the system, as their documentation leaves them. Where
 `MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824` stands before the command, all keep it: the validations of
 tch and PyTorch gain most.
+
+All run with `GOMP_SPINCOUNT=1000`, which keeps the threads of OpenMP from spinning for long while they wait.
 ";
 
 fn job_seconds(standing: &Standing) -> f64 {

@@ -28,6 +28,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
         evcxr.env_remove(name);
     }
+    evcxr.envs(thread_settings(|name| std::env::var_os(name).is_some()));
     let error = evcxr
         .arg("--control_file")
         .arg(connection_file)
@@ -41,6 +42,13 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
 }
 
+/// Keeps libtorch's threads from spinning for long while they wait for work, unless the caller has chosen how they wait.
+/// Not in the kernelspec, whose variables win over the caller's.
+fn thread_settings(is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
+    let chosen = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].into_iter().any(is_set);
+    (!chosen).then_some(("GOMP_SPINCOUNT", "1000"))
+}
+
 /// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
 /// Jupyter would compile anew what one started by `cargo xtask` has compiled.
 fn is_set_by_cargo_run(name: &str) -> bool {
@@ -50,7 +58,14 @@ fn is_set_by_cargo_run(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_set_by_cargo_run;
+    use super::{is_set_by_cargo_run, thread_settings};
+
+    #[test]
+    fn threads_do_not_spin_unless_the_caller_wants_them_to() {
+        assert_eq!(thread_settings(|_| false), Some(("GOMP_SPINCOUNT", "1000")));
+        assert_eq!(thread_settings(|name| name == "GOMP_SPINCOUNT"), None);
+        assert_eq!(thread_settings(|name| name == "OMP_WAIT_POLICY"), None);
+    }
 
     #[test]
     fn what_a_person_sets_for_cargo_is_kept() {

@@ -33,3 +33,14 @@ fn cargo(workspace: &Workspace, tried: &str, args: &[&str], long: bool) -> Resul
     }
     command::run(tried, &mut cargo)
 }
+
+#[cfg(test)]
+mod tests {
+    /// Tests run by cargo, and so does all that xtask starts.
+    #[test]
+    fn cargos_configuration_and_conda_keep_threads_from_spinning() {
+        assert!(std::env::var_os("GOMP_SPINCOUNT").is_some());
+        assert!(include_str!("../../../.cargo/config.toml").contains("\nGOMP_SPINCOUNT = \"1000\"\n"));
+        assert!(include_str!("../../../environment.yml").contains("\nvariables:\n"));
+    }
+}

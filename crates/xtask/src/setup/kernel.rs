@@ -172,7 +172,11 @@ mod tests {
                 let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
                 let demanded = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
                 let demanded = demanded.and_then(|version| parse_version(version.trim_matches('"')));
-                assert!(demanded.is_none_or(|demanded| demanded <= OLDEST_RUST), "{}: {demanded:?}", manifest.display());
+                assert!(
+                    demanded.is_none_or(|demanded| demanded <= OLDEST_RUST),
+                    "{}: {demanded:?}",
+                    manifest.display()
+                );
             }
         }
     }

@@ -112,7 +112,9 @@ mod tests {
 
     #[test]
     fn an_old_compiler_is_refused_with_both_versions() {
-        for said in ["rustc 1.95.0 (59807616e 2026-04-14)", "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)", "rustc 2.0.0"] {
+        for said in
+            ["rustc 1.95.0 (59807616e 2026-04-14)", "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)", "rustc 2.0.0"]
+        {
             assert!(new_enough(said).is_ok(), "{said}");
         }
         let error = new_enough("rustc 1.94.1 (0123456 2026-03-01)").unwrap_err().to_string();
