@@ -29,6 +29,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         evcxr.env_remove(name);
     }
     evcxr.envs(thread_settings(|name| std::env::var_os(name).is_some()));
+    // evcxr sets RUSTFLAGS, which these would replace.
+    evcxr.env_remove("CARGO_ENCODED_RUSTFLAGS");
     let error = evcxr
         .arg("--control_file")
         .arg(connection_file)
