@@ -41,7 +41,7 @@ fn the_trainer_is_the_tutorials_loop_bit_for_bit() -> Result<()> {
             let correct = network.predict(&x)?.argmax(1, false).eq_tensor(&y_true.argmax(1, false));
             let acc_train = 100.0 * correct.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
             let acc_validation = evaluate(&network, &validation)?.accuracy();
-            let improved = stopping.observe(iteration, acc_validation).improved;
+            let improved = stopping.observe(iteration, acc_validation)?.improved;
             if improved {
                 Saver::new().save(&best, &[&network, &optimizer], &Metadata::new())?;
             }
@@ -158,6 +158,8 @@ fn impossible_settings_are_refused() {
     let optimizer = Adam::new(&network, 3e-3).unwrap();
     let message = refusal(Trainer::builder(network, optimizer, &examples(150, 0), &empty));
     assert_eq!(message, "validation set: expected at least one example, found none");
+    let message = refusal(builder().stop_when(Rule::any_of([Rule::patience(1000), Rule::target(99.0)])));
+    assert_eq!(message, "accuracy of target(99): expected more than 0 and at most 1 (1 is 100%), found 99");
     assert_eq!(refusal(builder().checkpoints("")), "checkpoints: expected the path of a folder, found an empty path");
 }
 

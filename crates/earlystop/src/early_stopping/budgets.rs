@@ -1,98 +1,126 @@
-//! Rules that have no opinion on what is better: budgets, a target, a collapse.
+//! Rules without a notion of the best evaluation: budgets, a target, a collapse.
 
-use std::fmt::Display;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::number;
 use super::report::clock;
-use super::{Judgement, Observation, StopKind, highest_accuracy};
+use super::state::Evaluation;
 
-/// The iterations are known beforehand, so this needs no evaluation at all.
-pub(super) fn iterations(name: &impl Display, budget: u64, history: &[Observation]) -> Judgement {
-    let why = format!("the budget of {budget} iterations is used up");
-    Judgement::keeping(highest_accuracy(history)).stopping_at(budget, StopKind::Budget, name, why)
+/// Why a budget of iterations stops a run. It needs no evaluation and has no state.
+pub(super) fn iterations_used_up(budget: u64) -> String {
+    format!("the budget of {budget} iterations is used up")
 }
 
-pub(super) fn time(name: &impl Display, budget: Duration, history: &[Observation]) -> Judgement {
-    stop_if(name, history, StopKind::Budget, |last| {
-        let elapsed = last.elapsed.filter(|&elapsed| elapsed >= budget)?;
-        Some(format!("{} of {} are used up", clock(elapsed), clock(budget)))
-    })
+/// The last evaluation came after the end of a budget of time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    pub(super) iteration: u64,
+    elapsed: Duration,
 }
 
-pub(super) fn target(name: &impl Display, accuracy: f64, history: &[Observation]) -> Judgement {
-    stop_if(name, history, StopKind::Target, |last| {
-        let reached = last.validation_accuracy;
-        (reached >= accuracy)
-            .then(|| format!("the validation accuracy {:.2}% reaches {:.2}%", 100.0 * reached, 100.0 * accuracy))
-    })
+impl Spent {
+    pub(super) fn find(budget: Duration, evaluation: &Evaluation) -> Option<Self> {
+        let elapsed = evaluation.observation.elapsed.filter(|&elapsed| elapsed >= budget)?;
+        Some(Self { iteration: evaluation.observation.iteration, elapsed })
+    }
+
+    pub(super) fn why(&self, budget: Duration) -> String {
+        format!("{} of {} are used up", clock(self.elapsed), clock(budget))
+    }
 }
 
-pub(super) fn divergence(name: &impl Display, drop: f64, history: &[Observation]) -> Judgement {
-    stop_if(name, history, StopKind::Divergence, |last| {
-        let best = history[highest_accuracy(history)?].validation_accuracy;
-        let now = last.validation_accuracy;
-        (now < best - drop).then(|| {
-            format!(
-                "the validation accuracy fell from {:.1}% to {:.1}%, by more than {:.1} points",
-                100.0 * best,
-                100.0 * now,
-                100.0 * drop
-            )
-        })
-    })
+/// The last evaluation reached the target.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reached {
+    pub(super) iteration: u64,
+    #[serde(with = "number")]
+    accuracy: f64,
 }
 
-fn stop_if(
-    name: &impl Display,
-    history: &[Observation],
-    kind: StopKind,
-    why: impl FnOnce(&Observation) -> Option<String>,
-) -> Judgement {
-    let judgement = Judgement::keeping(highest_accuracy(history));
-    match history.last().and_then(|last| Some((last.iteration, why(last)?))) {
-        Some((iteration, why)) => judgement.stopping_at(iteration, kind, name, why),
-        None => judgement,
+impl Reached {
+    pub(super) fn find(target: f64, evaluation: &Evaluation) -> Option<Self> {
+        let accuracy = evaluation.observation.validation_accuracy;
+        (accuracy >= target).then_some(Self { iteration: evaluation.observation.iteration, accuracy })
+    }
+
+    pub(super) fn why(&self, target: f64) -> String {
+        format!("the validation accuracy {:.2}% reaches {:.2}%", 100.0 * self.accuracy, 100.0 * target)
+    }
+}
+
+/// The accuracy of the last evaluation is too far below the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Fall {
+    pub(super) iteration: u64,
+    #[serde(with = "number")]
+    from: f64,
+    #[serde(with = "number")]
+    to: f64,
+}
+
+impl Fall {
+    pub(super) fn find(drop: f64, evaluation: &Evaluation) -> Option<Self> {
+        let (from, to) = (evaluation.highest.best.accuracy, evaluation.observation.validation_accuracy);
+        (to < from - drop).then_some(Self { iteration: evaluation.observation.iteration, from, to })
+    }
+
+    pub(super) fn why(&self, drop: f64) -> String {
+        format!(
+            "the validation accuracy fell from {:.1}% to {:.1}%, by more than {:.1} points",
+            100.0 * self.from,
+            100.0 * self.to,
+            100.0 * drop
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::early_stopping::judge::Judge;
+    use crate::early_stopping::{Observation, Rule};
+
+    fn why(judge: &Judge) -> Option<String> {
+        judge.reason().map(|reason| reason.why)
+    }
 
     #[test]
     fn the_iterations_budget_ends_with_its_last_iteration() {
-        let stop = iterations(&"iterations", 500, &[]).stop.unwrap();
-        assert_eq!((stop.at, stop.reason.why.as_str()), (500, "the budget of 500 iterations is used up"));
+        let judge = Judge::after(Rule::iterations(500), &[]);
+        assert_eq!(judge.stop_at(), Some(500));
+        assert_eq!(why(&judge).as_deref(), Some("the budget of 500 iterations is used up"));
     }
 
     #[test]
     fn of_equal_accuracies_the_first_is_kept() {
-        let history = [0.8, 0.9, 0.9].map(|accuracy| Observation::new(100, accuracy));
-        assert_eq!(iterations(&"iterations", 500, &history).best, Some(1));
+        let history = [(100, 0.8), (200, 0.9), (300, 0.9)].map(|(at, accuracy)| Observation::new(at, accuracy));
+        assert_eq!(Judge::after(Rule::iterations(500), &history).kept().map(|kept| kept.index), Some(1));
     }
 
     #[test]
     fn the_time_budget_counts_the_time_before_a_resume() {
         let at = |seconds| Observation { elapsed: Some(Duration::from_secs(seconds)), ..Observation::new(100, 0.9) };
-        let budget = Duration::from_secs(60);
-        assert!(time(&"time", budget, &[at(59)]).stop.is_none());
-        assert_eq!(time(&"time", budget, &[at(60)]).stop.unwrap().reason.why, "0:01:00 of 0:01:00 are used up");
+        let rule = Rule::time(Duration::from_secs(60));
+        assert_eq!(why(&Judge::after(rule.clone(), &[at(59)])), None);
+        assert_eq!(why(&Judge::after(rule, &[at(60)])).as_deref(), Some("0:01:00 of 0:01:00 are used up"));
     }
 
     #[test]
     fn a_target_is_reached_when_it_is_equalled() {
-        assert!(target(&"target", 0.99, &[Observation::new(100, 0.98)]).stop.is_none());
-        let reached = [Observation::new(100, 0.98), Observation::new(200, 0.99)];
-        assert_eq!(target(&"target", 0.99, &reached).stop.unwrap().at, 200);
+        let history = [Observation::new(100, 0.98), Observation::new(200, 0.99)];
+        assert_eq!(Judge::after(Rule::target(0.99), &history[..1]).stop_at(), None);
+        assert_eq!(Judge::after(Rule::target(0.99), &history).stop_at(), Some(200));
     }
 
     #[test]
     fn a_collapse_stops_and_keeps_what_was_before_it() {
         let history = [Observation::new(100, 0.9), Observation::new(200, 0.7), Observation::new(300, 0.1)];
-        assert!(divergence(&"divergence", 0.3, &history[..2]).stop.is_none());
-        let judgement = divergence(&"divergence", 0.3, &history);
-        assert_eq!(judgement.best, Some(0));
-        let why = "the validation accuracy fell from 90.0% to 10.0%, by more than 30.0 points";
-        assert_eq!(judgement.stop.unwrap().reason.why, why);
+        assert_eq!(Judge::after(Rule::divergence(0.3), &history[..2]).stop_at(), None);
+        let judge = Judge::after(Rule::divergence(0.3), &history);
+        assert_eq!(judge.kept().map(|kept| kept.index), Some(0));
+        let expected = "the validation accuracy fell from 90.0% to 10.0%, by more than 30.0 points";
+        assert_eq!(why(&judge).as_deref(), Some(expected));
     }
 }

@@ -1,86 +1,99 @@
-//! When to stop training, and which evaluation was the best: plain numbers in, verdict out.
+//! Early stopping: when to stop training, and which evaluation was the best.
 //!
-//! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] is the tutorial's rule; [`EarlyStopping::with`] takes any
-//!   other.
-//! - [`Rule`] says when to stop and what counts as better: patience and its refinements, a test against luck,
-//!   Prechelt's criteria, budgets, and combinations.
-//! - [`Observation`] is what an evaluation found. All the state there is are the observations made so far, so a run's
-//!   history is enough to resume a watch, with the same rule or another, or to [`replay`] it through any number of
-//!   rules.
-//! - [`StopReport`] tells afterwards why a run ended and what it cost.
+//! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] uses the tutorial's rule, [`EarlyStopping::with`] any other.
+//! - [`Rule`] decides when to stop and what counts as better: patience and its refinements, a significance test,
+//!   Prechelt's criteria, budgets, and combinations of rules.
+//! - [`Observation`] is the result of an evaluation. The observations of a run are its history. A history is enough to
+//!   [resume](EarlyStopping::resume) a run with the same or another rule, or to [`replay`] it with any number of rules.
+//! - [`StopReport`] says why a run ended and what it cost.
 //!
-//! A NaN or an infinity, in a loss, an accuracy or the weights, ends every run at once: it is never the best and never
-//! renews a patience.
+//! Each evaluation takes constant time and memory, whatever the length of the run; the noise-aware rule takes time and
+//! memory linear in the size of the validation set.
+//!
+//! A value out of its range is an error. NaN or infinity in a loss, an accuracy or the weights is not: it stops every
+//! run at once, and is never the best evaluation.
 
 mod budgets;
+mod check;
+mod judge;
+mod mistakes;
 mod noise;
 mod number;
 mod observation;
 mod patience;
 mod prechelt;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod report;
 mod rule;
+mod state;
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
+use judge::{Judge, State};
+
+pub use mistakes::Mistakes;
 pub use noise::mcnemar;
-pub use observation::{Mistakes, Observation};
+pub use observation::Observation;
 pub use patience::Patience;
 pub use replay::{Comparison, Outcome, replay};
 pub use report::{StopKind, StopReason, StopReport};
 pub use rule::Rule;
 
-/// Watches a run: takes in evaluations, knows the best one, and says when to stop.
+/// Watches a run: records evaluations, knows the best one, and says when to stop.
 ///
-/// The tutorial's loop evaluates every 100 iterations, but asks after *every* iteration whether to stop. So its run
-/// that improved last at 4,800 printed its last line at 5,800, where the difference is 1,000 and not yet more than the
-/// patience, and stopped at 5,801. Ask [`should_stop`](Self::should_stop) after every iteration for the same.
+/// The tutorial evaluates every 100 iterations but checks after *every* iteration whether to stop. Its run improved last
+/// at iteration 4,800, printed its last line at 5,800, where the difference is 1,000 and not yet more than the patience,
+/// and stopped at 5,801. Call [`should_stop`](Self::should_stop) after every iteration for the same behaviour.
 ///
-/// Saved and loaded (by `serde`) it goes on as if nothing had happened.
+/// Serialize and deserialize it to continue after a break exactly as without one.
 ///
 /// ```
 /// use earlystop::early_stopping::EarlyStopping;
 ///
 /// let mut stopping = EarlyStopping::new(1000);
-/// assert!(stopping.observe(4800, 0.988).improved);
+/// assert!(stopping.observe(4800, 0.988)?.improved);
 /// for iteration in (4900..=5800).step_by(100) {
-///     assert!(!stopping.observe(iteration, 0.988).improved); // equal is not better
+///     assert!(!stopping.observe(iteration, 0.988)?.improved); // equal is not better
 /// }
 /// assert!(!stopping.should_stop(5800));
 /// assert!(stopping.should_stop(5801));
 /// assert_eq!(stopping.best().map(|best| best.iteration), Some(4800));
+/// # Ok::<(), earlystop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Saved")]
+#[serde(try_from = "SavedStopping", into = "SavedStopping")]
 pub struct EarlyStopping {
-    rule: Rule,
+    judge: Judge,
     history: Vec<Observation>,
-    #[serde(skip)]
-    judgement: Judgement,
 }
 
-#[derive(Deserialize)]
-struct Saved {
+/// The serialized form of [`EarlyStopping`], not yet checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedStopping {
     rule: Rule,
     history: Vec<Observation>,
+    /// Versions up to 0.1 have no state; the history replaces it.
+    #[serde(default)]
+    state: Option<State>,
 }
 
 /// The evaluation to go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// The iteration after which it was made.
+    /// The iteration after which the network was evaluated.
     pub iteration: u64,
     /// Its validation accuracy, 0.0 to 1.0.
     pub accuracy: f64,
-    /// The time of the run until then, if it was told.
+    /// The time of the run until then, if it was recorded.
     pub elapsed: Option<Duration>,
 }
 
-/// What one evaluation means.
+/// The result of recording an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// Whether this evaluation is the best so far, as the rule sees it: the moment to save.
@@ -90,62 +103,88 @@ pub struct Verdict {
 }
 
 impl EarlyStopping {
-    /// Starts to watch by the tutorial's rule: stop when the validation accuracy has not improved for more than
+    /// Watches a run with the tutorial's rule: stop when the validation accuracy has not improved for more than
     /// `patience` iterations.
     ///
-    /// An improvement is an accuracy strictly greater than the best so far; the first one always is, NaN never.
+    /// An improvement is an accuracy strictly greater than the best so far. The first accuracy always is one, NaN never.
     pub fn new(patience: u64) -> Self {
-        Self::with(Patience::new(patience))
+        let rule = Patience::new(patience).into();
+        Self { judge: Judge::unchecked(rule), history: Vec::new() } // every number of iterations is valid
     }
 
-    /// Starts to watch by any rule.
-    pub fn with(rule: impl Into<Rule>) -> Self {
-        Self::resume(rule, Vec::new())
+    /// Watches a run with any rule.
+    ///
+    /// # Errors
+    ///
+    /// If an argument of the rule is [out of range](Rule::check).
+    pub fn with(rule: impl Into<Rule>) -> Result<Self> {
+        Ok(Self { judge: Judge::new(rule.into())?, history: Vec::new() })
     }
 
-    /// Goes on to watch a run with this history, by the same rule as before or by another.
-    pub fn resume(rule: impl Into<Rule>, history: Vec<Observation>) -> Self {
-        let rule = rule.into();
-        let judgement = Judgement::of(&rule, &history);
-        Self { rule, history, judgement }
+    /// Continues to watch a run with this history, with the same rule as before or another.
+    ///
+    /// # Errors
+    ///
+    /// If an argument of the rule is [out of range](Rule::check), or if [`record`](Self::record) refuses an observation.
+    pub fn resume(rule: impl Into<Rule>, history: Vec<Observation>) -> Result<Self> {
+        let mut judge = Judge::new(rule.into())?;
+        history.iter().try_for_each(|observation| judge.take_in(observation).map(drop))?;
+        Ok(Self { judge, history })
     }
 
-    /// Takes in the validation accuracy (0.0 to 1.0) found after an iteration.
-    pub fn observe(&mut self, iteration: u64, validation_accuracy: f64) -> Verdict {
+    /// Records the validation accuracy (0.0 to 1.0) after an iteration.
+    ///
+    /// # Errors
+    ///
+    /// As for [`record`](Self::record).
+    pub fn observe(&mut self, iteration: u64, validation_accuracy: f64) -> Result<Verdict> {
         self.record(Observation::new(iteration, validation_accuracy))
     }
 
-    /// Takes in all that an evaluation found. Iterations are expected to grow from one to the next.
-    pub fn record(&mut self, observation: Observation) -> Verdict {
-        let iteration = observation.iteration;
+    /// Records an evaluation.
+    ///
+    /// ```
+    /// # use earlystop::early_stopping::EarlyStopping;
+    /// let mut stopping = EarlyStopping::new(1000);
+    /// let error = stopping.observe(100, 98.8).unwrap_err().to_string();
+    /// let expected = "expected at least 0 and at most 1 (1 is 100%), found 98.8";
+    /// assert_eq!(error, format!("validation accuracy at iteration 100: {expected}"));
+    /// assert!(stopping.history().is_empty());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If an accuracy is [out of range](Observation::check), the iteration is not greater than that of the evaluation
+    /// before it, the elapsed time is less than before, or the mistakes are on another number of images than before. The
+    /// observation is then not recorded. NaN and infinity are not errors: they stop the run.
+    pub fn record(&mut self, observation: Observation) -> Result<Verdict> {
+        let improved = self.judge.take_in(&observation)?;
+        let stop = self.stop_reason(observation.iteration);
         self.history.push(observation);
-        self.judgement = Judgement::of(&self.rule, &self.history);
-        let improved = self.judgement.best == Some(self.history.len() - 1);
-        Verdict { improved, stop: self.stop_reason(iteration) }
+        Ok(Verdict { improved, stop })
     }
 
-    /// Says whether to stop after this iteration; cheap enough to ask after every one.
+    /// Says whether to stop after this iteration. Cheap enough to call after every iteration.
     pub fn should_stop(&self, iteration: u64) -> bool {
-        self.judgement.stop.as_ref().is_some_and(|stop| iteration >= stop.at)
+        self.judge.stop_at().is_some_and(|at| iteration >= at)
     }
 
-    /// Says why to stop after this iteration, or nothing while training should go on.
+    /// Returns the reason to stop after this iteration, or nothing while training should go on.
     pub fn stop_reason(&self, iteration: u64) -> Option<StopReason> {
-        self.judgement.stop.as_ref().filter(|_| self.should_stop(iteration)).map(|stop| stop.reason.clone())
+        if self.should_stop(iteration) { self.judge.reason() } else { None }
     }
 
-    /// The best evaluation so far, as the rule sees it, or nothing before the first.
+    /// Returns the best evaluation so far, as the rule sees it, or nothing before the first one.
     pub fn best(&self) -> Option<Best> {
-        let best = &self.history[self.judgement.best?];
-        Some(Best { iteration: best.iteration, accuracy: best.validation_accuracy, elapsed: best.elapsed })
+        self.judge.kept().map(|kept| kept.best)
     }
 
-    /// The rule.
+    /// Returns the rule.
     pub fn rule(&self) -> &Rule {
-        &self.rule
+        self.judge.rule()
     }
 
-    /// All that was taken in so far, in order.
+    /// Returns all recorded evaluations, in order.
     pub fn history(&self) -> &[Observation] {
         &self.history
     }
@@ -155,80 +194,46 @@ impl EarlyStopping {
     /// ```
     /// # use earlystop::early_stopping::EarlyStopping;
     /// let mut stopping = EarlyStopping::new(1000);
-    /// stopping.observe(4800, 0.988);
+    /// stopping.observe(4800, 0.988)?;
     /// let report = "\
     /// Stopped by patience(1000): no improvement for more than 1000 iterations since iteration 4800.
     /// Best: validation accuracy 98.80% at iteration 4800.
     /// Used: 5801 iterations, 1001 of them after the best.";
     /// assert_eq!(stopping.report(5801, None).to_string(), report);
+    /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn report(&self, iterations: u64, elapsed: impl Into<Option<Duration>>) -> StopReport {
         StopReport { reason: self.stop_reason(iterations), best: self.best(), iterations, elapsed: elapsed.into() }
     }
 }
 
-impl From<Saved> for EarlyStopping {
-    fn from(saved: Saved) -> Self {
-        Self::resume(saved.rule, saved.history)
-    }
-}
-
-/// What a rule makes of a history.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Judgement {
-    /// The index of the best evaluation.
-    best: Option<usize>,
-    stop: Option<Stop>,
-}
-
-/// The first iteration after which to stop, should no evaluation come before it, and why.
-///
-/// A patience knows it beforehand. So a run can be asked after every iteration, and a replay need not step through
-/// them.
-#[derive(Debug, Clone, PartialEq)]
-struct Stop {
-    at: u64,
-    reason: StopReason,
-}
-
-impl Judgement {
-    /// Judges by a rule what comes before the first evaluation that no rule can judge.
-    fn of(rule: &Rule, history: &[Observation]) -> Self {
-        let trouble = |(index, it): (usize, &Observation)| {
-            if let Some(what) = it.not_finite() {
-                return Some((index, StopKind::NotFinite, format!("{what} at iteration {}", it.iteration)));
+impl SavedStopping {
+    /// Continues with a rule: from the state if it is that of the rule, else from the history.
+    pub(crate) fn resume(self, rule: Rule) -> Result<EarlyStopping> {
+        let Self { rule: saved, history, state } = self;
+        match state {
+            Some(state) if saved == rule && state.fits(&rule) && state.evaluations() == history.len() => {
+                Ok(EarlyStopping { judge: Judge::resume(rule, state)?, history })
             }
-            let what = rule.lacks(it, &history[0])?;
-            Some((index, StopKind::CannotJudge, format!("cannot judge iteration {} without {what}", it.iteration)))
-        };
-        match history.iter().enumerate().find_map(trouble) {
-            None => rule.judge(history),
-            Some((index, kind, why)) => {
-                Self::keeping(rule.judge(&history[..index]).best).stopping_at(history[index].iteration, kind, rule, why)
-            }
+            _ => EarlyStopping::resume(rule, history),
         }
     }
+}
 
-    fn keeping(best: Option<usize>) -> Self {
-        Self { best, stop: None }
-    }
+impl TryFrom<SavedStopping> for EarlyStopping {
+    type Error = crate::Error;
 
-    fn stopping_at(self, iteration: u64, kind: StopKind, rule: &impl Display, why: String) -> Self {
-        Self { stop: Some(Stop { at: iteration, reason: StopReason { kind, rule: rule.to_string(), why } }), ..self }
-    }
-
-    fn stopping_after(self, iteration: u64, kind: StopKind, rule: &impl Display, why: String) -> Self {
-        self.stopping_at(iteration.saturating_add(1), kind, rule, why)
+    fn try_from(saved: SavedStopping) -> Result<Self> {
+        let rule = saved.rule.clone();
+        saved.resume(rule)
     }
 }
 
-/// The index of the first evaluation with the highest validation accuracy.
-fn highest_accuracy(history: &[Observation]) -> Option<usize> {
-    // From the end, as `max_by` takes the last of equals.
-    let from_the_end = history.iter().enumerate().rev();
-    from_the_end
-        .max_by(|(_, a), (_, b)| a.validation_accuracy.total_cmp(&b.validation_accuracy))
-        .map(|(index, _)| index)
+impl From<EarlyStopping> for SavedStopping {
+    fn from(stopping: EarlyStopping) -> Self {
+        let (rule, state) = stopping.judge.into_parts();
+        Self { rule, history: stopping.history, state: Some(state) }
+    }
 }
 
 #[cfg(test)]

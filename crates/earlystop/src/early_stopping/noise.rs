@@ -1,15 +1,15 @@
-//! An improvement that is more than luck: McNemar's paired test on which validation images changed.
+//! Significant improvements: McNemar's paired test on the validation images whose classification changed.
 
-use std::fmt::Display;
+use serde::{Deserialize, Serialize};
 
-use super::{Judgement, Observation, StopKind};
+use super::Mistakes;
+use super::state::{Evaluation, Kept};
 
-/// Says how likely chance alone is to give so uneven a change, 0.0 to 1.0: [McNemar's test][paper] (1947), exact and
-/// one-sided.
+/// Returns the p-value of [McNemar's test][paper] (1947), exact and one-sided, between 0.0 and 1.0.
 ///
-/// Of two classifiers of the same images, `gained` images are right only by the second, `lost` only by the first. If
-/// neither were better, each of these images would be as likely to be gained as to be lost. So the answer is the
-/// probability of at least `gained` heads in `gained + lost` tosses of a coin.
+/// Two classifiers are compared on the same images: `gained` images are correct only with the second, `lost` only with
+/// the first. If neither classifier were better, each of these images would be gained or lost with equal probability.
+/// The p-value is therefore the probability of at least `gained` heads in `gained + lost` tosses of a fair coin.
 ///
 /// ```
 /// use earlystop::early_stopping::mcnemar;
@@ -37,36 +37,42 @@ pub fn mcnemar(gained: usize, lost: usize) -> f64 {
     sum
 }
 
-/// Patience in which an improvement counts only if chance would give it with a probability below `significance`.
-pub(super) fn noise_aware(name: &impl Display, patience: u64, significance: f64, history: &[Observation]) -> Judgement {
-    let mut best: Option<usize> = None;
-    for (index, observation) in history.iter().enumerate() {
-        let Some(mistakes) = &observation.mistakes else {
-            continue;
-        };
-        let improved = match best.and_then(|best| history[best].mistakes.as_ref()) {
-            Some(before) => mcnemar(before.not_in(mistakes), mistakes.not_in(before)) < significance,
-            None => true,
-        };
-        if improved {
-            best = Some(index);
-        }
-    }
-    let judgement = Judgement::keeping(best);
-    let Some(best) = best.map(|best| &history[best]) else {
-        return judgement;
+/// The best evaluation of a noise-aware rule, with which the following ones are compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reference {
+    pub(super) kept: Kept,
+    mistakes: Mistakes,
+}
+
+/// Takes in an evaluation, which is an improvement only if chance would give it with a probability below
+/// `significance`.
+pub(super) fn step(state: &mut Option<Reference>, significance: f64, evaluation: &Evaluation) {
+    let Some(mistakes) = &evaluation.observation.mistakes else { return };
+    let improved = match state {
+        Some(best) => mcnemar(best.mistakes.not_in(mistakes), mistakes.not_in(&best.mistakes)) < significance,
+        None => true,
     };
-    let why = format!(
-        "nothing better than iteration {}, by more than luck (p < {significance}), for more than {patience} iterations",
-        best.iteration
-    );
-    judgement.stopping_after(best.iteration.saturating_add(patience), StopKind::NoImprovement, name, why)
+    if improved {
+        *state = Some(Reference { kept: evaluation.kept, mistakes: mistakes.clone() });
+    }
+}
+
+pub(super) fn stop_at(best: &Reference, patience: u64) -> Option<u64> {
+    Some(best.kept.best.iteration.saturating_add(patience).saturating_add(1))
+}
+
+pub(super) fn why(best: &Reference, patience: u64, significance: f64) -> String {
+    let iteration = best.kept.best.iteration;
+    format!(
+        "no significant improvement (p < {significance}) for more than {patience} iterations since iteration {iteration}"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::early_stopping::Mistakes;
+    use crate::early_stopping::judge::Judge;
+    use crate::early_stopping::{Mistakes, Observation, Rule};
 
     fn wrong(iteration: u64, wrong: &[usize]) -> Observation {
         let mistakes = Mistakes::new((0..100).map(|image| !wrong.contains(&image)));
@@ -99,13 +105,16 @@ mod tests {
         assert!((mcnemar(5050, 4950) - 0.1611).abs() < 0.001);
     }
 
+    fn noise_aware(significance: f64, history: &[Observation]) -> (Option<usize>, Option<u64>) {
+        let judge = Judge::after(Rule::NoiseAware { patience: 150, significance }, history);
+        (judge.kept().map(|kept| kept.index), judge.stop_at())
+    }
+
     #[test]
     fn a_better_accuracy_within_the_noise_is_no_improvement() {
         let history = [wrong(100, &[1, 2, 3, 4]), wrong(200, &[1, 2]), wrong(300, &[])];
-        let judge = |end: usize| noise_aware(&"noise", 150, 0.07, &history[..end]);
-        assert_eq!(judge(2).best, Some(0)); // 2 gained, 0 lost: p = 1/4
-        assert_eq!(judge(2).stop.map(|stop| stop.at), Some(251));
-        assert_eq!(judge(3).best, Some(2)); // 4 gained against the best: p = 1/16
+        assert_eq!(noise_aware(0.07, &history[..2]), (Some(0), Some(251))); // 2 gained, 0 lost: p = 1/4
+        assert_eq!(noise_aware(0.07, &history), (Some(2), Some(451))); // 4 gained against the best: p = 1/16
     }
 
     #[test]
@@ -113,7 +122,7 @@ mod tests {
         // Five images better in both, but of 5 changed images in the first and of 15 in the second.
         let calm = [wrong(100, &[0, 1, 2, 3, 4]), wrong(200, &[])];
         let restless = [wrong(100, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), wrong(200, &[10, 11, 12, 13, 14])];
-        assert_eq!(noise_aware(&"noise", 100, 0.05, &calm).best, Some(1)); // p = 1/32
-        assert_eq!(noise_aware(&"noise", 100, 0.05, &restless).best, Some(0)); // p = 0.15
+        assert_eq!(noise_aware(0.05, &calm).0, Some(1)); // p = 1/32
+        assert_eq!(noise_aware(0.05, &restless).0, Some(0)); // p = 0.15
     }
 }

@@ -1,16 +1,16 @@
-//! What an evaluation found: all that a stopping rule may look at.
+//! The result of an evaluation: everything that a stopping rule may look at.
 
-use std::borrow::Borrow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::number;
+use super::{Mistakes, number};
 
-/// What one evaluation found.
+/// The result of one evaluation.
 ///
-/// Only the iteration and the validation accuracy are always there; a rule that needs more says so when it has to
-/// judge. A sequence of observations in the order of their iterations is a run's history: all the state there is.
+/// Only the iteration and the validation accuracy are required. A rule that needs a value that is missing stops the run
+/// with [`StopKind::CannotJudge`](super::StopKind::CannotJudge). The observations of a run, ordered by iteration, are its
+/// history.
 ///
 /// ```
 /// use earlystop::early_stopping::Observation;
@@ -20,35 +20,35 @@ use super::number;
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// The iteration after which the evaluation was made.
+    /// The iteration after which the network was evaluated.
     pub iteration: u64,
-    /// The part of the validation set that is classified correctly, 0.0 to 1.0.
+    /// The fraction of the validation set that is classified correctly, 0.0 to 1.0.
     #[serde(with = "number")]
     pub validation_accuracy: f64,
     /// The mean loss over the validation set.
     #[serde(with = "number::optional", default)]
     pub validation_loss: Option<f64>,
-    /// The mean loss over training batches since the last evaluation; the last batch's alone is noisy.
+    /// The mean loss over the training batches since the last evaluation; the loss of a single batch is noisy.
     #[serde(with = "number::optional", default)]
     pub train_loss: Option<f64>,
     /// The accuracy on training images, 0.0 to 1.0.
     #[serde(with = "number::optional", default)]
     pub train_accuracy: Option<f64>,
-    /// The accuracy on the test set, 0.0 to 1.0: to compare rules afterwards. No rule ever looks at it.
+    /// The accuracy on the test set, 0.0 to 1.0, to compare rules afterwards. No rule uses it.
     #[serde(with = "number::optional", default)]
     pub test_accuracy: Option<f64>,
-    /// The time spent on the run so far, that before a resume included.
+    /// The time spent on the run so far, including the time before a resume.
     #[serde(default)]
     pub elapsed: Option<Duration>,
-    /// Which validation images are classified wrongly.
+    /// The validation images that are classified wrongly.
     #[serde(default)]
     pub mistakes: Option<Mistakes>,
-    /// Whether every weight of the network is finite, as far as the caller has looked.
+    /// Whether every weight of the network is finite, as far as the caller has checked.
     pub weights_finite: bool,
 }
 
 impl Observation {
-    /// Notes a validation accuracy, 0.0 to 1.0; nothing else is known, and the weights are taken to be finite.
+    /// Creates an observation with a validation accuracy, 0.0 to 1.0. Nothing else is set; the weights count as finite.
     pub fn new(iteration: u64, validation_accuracy: f64) -> Self {
         Self {
             iteration,
@@ -63,9 +63,9 @@ impl Observation {
         }
     }
 
-    /// Says which number is NaN or infinite, or nothing if all is well.
+    /// Describes the first value that is NaN or infinite, or returns nothing if all values are finite.
     ///
-    /// The test accuracy is left out, as it takes no part in any decision.
+    /// Ignores the test accuracy, which takes no part in any decision.
     pub fn not_finite(&self) -> Option<String> {
         let numbers = [
             ("validation accuracy", Some(self.validation_accuracy)),
@@ -79,51 +79,6 @@ impl Observation {
             None if !self.weights_finite => Some("a weight is NaN or infinite".to_owned()),
             None => None,
         }
-    }
-}
-
-/// Which images of a set are classified wrongly: some hundred numbers where every image would be thousands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mistakes {
-    images: usize,
-    /// Ascending.
-    wrong: Vec<usize>,
-}
-
-impl Mistakes {
-    /// Notes the wrong ones, given for each image of the set whether it is classified correctly.
-    ///
-    /// ```
-    /// use earlystop::early_stopping::Mistakes;
-    ///
-    /// let mistakes = Mistakes::new(&[true, false, true]);
-    /// assert_eq!(mistakes.wrong(), [1]);
-    /// ```
-    pub fn new(correct: impl IntoIterator<Item = impl Borrow<bool>>) -> Self {
-        let mut images = 0;
-        let mut wrong = Vec::new();
-        for correct in correct {
-            if !*correct.borrow() {
-                wrong.push(images);
-            }
-            images += 1;
-        }
-        Self { images, wrong }
-    }
-
-    /// The number of images in the set.
-    pub fn images(&self) -> usize {
-        self.images
-    }
-
-    /// The indices of the wrongly classified images, ascending.
-    pub fn wrong(&self) -> &[usize] {
-        &self.wrong
-    }
-
-    /// Counts the images that are wrong here and right there.
-    pub(super) fn not_in(&self, other: &Self) -> usize {
-        self.wrong.iter().filter(|image| other.wrong.binary_search(image).is_err()).count()
     }
 }
 

@@ -1,17 +1,16 @@
-//! Patience: so many iterations without an improvement, and not one more.
+//! Patience: stop after a number of iterations without an improvement.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Judgement, Observation, StopKind, number};
+use super::state::{Evaluation, Kept};
+use super::{Observation, number};
 
-/// Stops when what is measured has not improved for more than a number of iterations: the tutorial's rule, and its
-/// refinements.
+/// Stops when a score has not improved for more than a number of iterations: the tutorial's rule and its refinements.
 ///
-/// An improvement is a value strictly better than the best so far; the first one always is. Unless told otherwise the
-/// measure is the validation accuracy, every improvement counts however small, and there is no smoothing, no warm-up
-/// and no baseline.
+/// An improvement is a value strictly better than the best so far; the first value always is one. By default the score
+/// is the validation accuracy, every improvement counts, and there is no smoothing, no warm-up and no baseline.
 ///
 /// ```
 /// use earlystop::early_stopping::{EarlyStopping, Patience};
@@ -20,30 +19,30 @@ use super::{Judgement, Observation, StopKind, number};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
-    iterations: u64,
-    measure: Measure,
-    min_delta: MinDelta,
+    pub(super) iterations: u64,
+    pub(super) measure: Measure,
+    pub(super) min_delta: MinDelta,
     #[serde(with = "number")]
-    smoothing: f64,
-    warm_up: u64,
+    pub(super) smoothing: f64,
+    pub(super) warm_up: u64,
     #[serde(with = "number::optional")]
-    baseline: Option<f64>,
+    pub(super) baseline: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-enum Measure {
+pub(super) enum Measure {
     ValidationAccuracy,
     ValidationLoss,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-enum MinDelta {
+pub(super) enum MinDelta {
     Absolute(#[serde(with = "number")] f64),
     Relative(#[serde(with = "number")] f64),
 }
 
 impl Patience {
-    /// Waits so many iterations for an improvement of the validation accuracy.
+    /// Waits `iterations` iterations for an improvement of the validation accuracy.
     pub fn new(iterations: u64) -> Self {
         Self {
             iterations,
@@ -55,43 +54,46 @@ impl Patience {
         }
     }
 
-    /// Watches the validation loss, where lower is better.
+    /// Watches the validation loss instead, where lower is better.
     pub fn on_loss(self) -> Self {
         Self { measure: Measure::ValidationLoss, ..self }
     }
 
-    /// Lets an improvement count only if it is larger than this: 0.001 is a tenth of a percent in accuracy.
+    /// Ignores improvements that are not larger than `min_delta`, at least 0.0 and for an accuracy below 1.0.
+    ///
+    /// 0.001 is a tenth of a percentage point of accuracy.
     pub fn min_delta(self, min_delta: f64) -> Self {
         Self { min_delta: MinDelta::Absolute(min_delta), ..self }
     }
 
-    /// Lets an improvement count only if it is larger than this part of the best value: 0.01 is a hundredth of it.
+    /// Ignores improvements that are not larger than this fraction of the best value, at least 0.0 and below 1.0.
+    ///
+    /// 0.01 is a hundredth of the best value.
     pub fn min_relative_delta(self, part: f64) -> Self {
         Self { min_delta: MinDelta::Relative(part), ..self }
     }
 
-    /// Judges by the exponential moving average, so that noise neither stops a run nor prolongs it.
+    /// Watches the exponential moving average of the score, to reduce the influence of noise.
     ///
-    /// `decay`, 0.0 (no smoothing) to below 1.0, is the weight of the past: about the last `1 / (1 - decay)`
-    /// evaluations count. The average is corrected for its start as in [Adam](https://arxiv.org/abs/1412.6980), so that
-    /// the first one is the first value.
+    /// `decay` is the weight of the past, from 0.0 (no smoothing) to below 1.0: about the last `1 / (1 - decay)`
+    /// evaluations count. The average is corrected for its bias at the start, as in
+    /// [Adam](https://arxiv.org/abs/1412.6980), so the first average is the first value.
     pub fn smoothing(self, decay: f64) -> Self {
         Self { smoothing: decay, ..self }
     }
 
-    /// Starts to lose patience only after this iteration. Improvements before it are improvements all the same.
+    /// Starts to count the patience at this iteration. Improvements before it still count as improvements.
     pub fn warm_up(self, iteration: u64) -> Self {
         Self { warm_up: iteration, ..self }
     }
 
-    /// Keeps waiting only for what is better than this: a run that has not passed it when the patience is over, counted
-    /// from the warm-up, is given up. An improvement below it is kept as the best, but buys no time.
+    /// Requires values better than `value`: an improvement that does not pass it is kept as the best, but does not renew
+    /// the patience.
+    ///
+    /// So a run stops if it has not passed the baseline when the patience, counted from the warm-up, is over. For an
+    /// accuracy, `value` is at least 0.0 and below 1.0.
     pub fn baseline(self, value: f64) -> Self {
         Self { baseline: Some(value), ..self }
-    }
-
-    pub(super) fn iterations(&self) -> u64 {
-        self.iterations
     }
 
     pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
@@ -101,43 +103,47 @@ impl Patience {
         }
     }
 
-    pub(super) fn judge(&self, history: &[Observation]) -> Judgement {
-        let mut average = MovingAverage::new(self.smoothing);
-        let mut best: Option<(usize, f64)> = None;
-        let mut since = self.warm_up;
-        for (index, observation) in history.iter().enumerate() {
-            let score = average.next(self.score(observation));
-            if best.is_none_or(|(_, best)| score > best + self.margin(best)) {
-                best = Some((index, score));
-                if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
-                    since = since.max(observation.iteration);
-                }
+    pub(super) fn step(&self, state: &mut Waiting, evaluation: &Evaluation) {
+        let score = state.average.next(self.smoothing, self.score(evaluation.observation));
+        if state.best.is_none_or(|best| score > best.score + self.margin(best.score)) {
+            state.best = Some(Scored { kept: evaluation.kept, score });
+            if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
+                state.renewed = evaluation.observation.iteration;
             }
         }
-        let judgement = Judgement::keeping(best.map(|(index, _)| index));
-        if history.is_empty() {
-            return judgement;
-        }
-        let why = format!("no improvement for more than {} iterations since iteration {since}", self.iterations);
-        judgement.stopping_after(since.saturating_add(self.iterations), StopKind::NoImprovement, self, why)
+    }
+
+    pub(super) fn stop_at(&self, state: &Waiting) -> Option<u64> {
+        state.best?;
+        Some(self.since(state).saturating_add(self.iterations).saturating_add(1))
+    }
+
+    pub(super) fn why(&self, state: &Waiting) -> String {
+        let (iterations, since) = (self.iterations, self.since(state));
+        format!("no improvement for more than {iterations} iterations since iteration {since}")
+    }
+
+    /// The iteration from which the patience counts.
+    fn since(&self, state: &Waiting) -> u64 {
+        state.renewed.max(self.warm_up)
     }
 
     /// The measure, turned so that higher is better.
-    fn score(&self, observation: &Observation) -> f64 {
+    pub(super) fn score(&self, observation: &Observation) -> f64 {
         match self.measure {
             Measure::ValidationAccuracy => observation.validation_accuracy,
             Measure::ValidationLoss => self.upwards(observation.validation_loss.unwrap_or(f64::INFINITY)),
         }
     }
 
-    fn upwards(&self, value: f64) -> f64 {
+    pub(super) fn upwards(&self, value: f64) -> f64 {
         match self.measure {
             Measure::ValidationAccuracy => value,
             Measure::ValidationLoss => -value,
         }
     }
 
-    fn margin(&self, best: f64) -> f64 {
+    pub(super) fn margin(&self, best: f64) -> f64 {
         let margin = match self.min_delta {
             MinDelta::Absolute(delta) => delta,
             MinDelta::Relative(part) => part * best.abs(),
@@ -170,21 +176,42 @@ impl fmt::Display for Patience {
     }
 }
 
+/// What a [`Patience`] remembers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Waiting {
+    average: MovingAverage,
+    best: Option<Scored>,
+    /// The iteration of the last improvement that renewed the patience.
+    renewed: u64,
+}
+
+impl Waiting {
+    pub(super) fn kept(&self) -> Option<Kept> {
+        Some(self.best?.kept)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Scored {
+    kept: Kept,
+    /// Smoothed, and turned so that higher is better.
+    #[serde(with = "number")]
+    score: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct MovingAverage {
-    decay: f64,
+    #[serde(with = "number")]
     sum: f64,
     /// What `sum` would be if every value were 1: less than 1 while the average still leans on its start at 0.
+    #[serde(with = "number")]
     weight: f64,
 }
 
 impl MovingAverage {
-    fn new(decay: f64) -> Self {
-        Self { decay, sum: 0.0, weight: 0.0 }
-    }
-
-    fn next(&mut self, value: f64) -> f64 {
-        self.sum = self.decay * self.sum + (1.0 - self.decay) * value;
-        self.weight = self.decay * self.weight + (1.0 - self.decay);
+    fn next(&mut self, decay: f64, value: f64) -> f64 {
+        self.sum = decay * self.sum + (1.0 - decay) * value;
+        self.weight = decay * self.weight + (1.0 - decay);
         self.sum / self.weight
     }
 }
@@ -192,6 +219,7 @@ impl MovingAverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::early_stopping::judge::Judge;
 
     fn accuracies(values: &[f64]) -> Vec<Observation> {
         (100..).step_by(100).zip(values).map(|(iteration, &value)| Observation::new(iteration, value)).collect()
@@ -205,8 +233,8 @@ mod tests {
 
     /// The index of the best, and the iteration of the stop.
     fn verdict(patience: Patience, history: &[Observation]) -> (Option<usize>, Option<u64>) {
-        let judgement = patience.judge(history);
-        (judgement.best, judgement.stop.map(|stop| stop.at))
+        let judge = Judge::after(patience, history);
+        (judge.kept().map(|kept| kept.index), judge.stop_at())
     }
 
     #[test]
@@ -226,7 +254,7 @@ mod tests {
 
     #[test]
     fn small_steps_below_min_delta_add_up_to_an_improvement() {
-        let history = accuracies(&[0.900, 0.9625, 1.025, 1.0875]);
+        let history = accuracies(&[0.5, 0.5625, 0.625, 0.6875]);
         assert_eq!(verdict(Patience::new(100).min_delta(0.125), &history[..3]).0, Some(0)); // exactly 0.125 is not more
         assert_eq!(verdict(Patience::new(100).min_delta(0.125), &history).0, Some(3));
     }

@@ -1,84 +1,172 @@
 //! Prechelt's three classes of stopping criteria, from ["Early Stopping - But When?"][paper] (1998).
 //!
-//! `E_va(t)` is the validation loss at evaluation `t`, `E_tr(t)` the training loss, `E_opt(t)` the lowest `E_va` up to
-//! `t`. Prechelt counts epochs, here evaluations are counted. A strip is `k` evaluations in a row, ending at a multiple
-//! of `k`. All three keep the evaluation with the lowest validation loss.
+//! `E_va(t)` is the validation loss at evaluation `t`, `E_tr(t)` the training loss, and `E_opt(t)` the lowest `E_va` up
+//! to `t`. Prechelt counts epochs; this module counts evaluations. A strip is `k` consecutive evaluations that end at a
+//! multiple of `k`. All three rules keep the evaluation with the lowest validation loss.
 //!
 //! [paper]: https://doi.org/10.1007/3-540-49430-8_3
 
-use std::fmt::Display;
+use serde::{Deserialize, Serialize};
 
-use super::{Judgement, Observation, StopKind};
+use super::number;
+use super::state::{Evaluation, Kept};
 
-/// `GL_α`: stops once `GL(t) = 100 * (E_va(t) / E_opt(t) - 1) > α`.
-pub(super) fn generalization_loss(name: &impl Display, alpha: f64, history: &[Observation]) -> Judgement {
-    let judgement = Judgement::keeping(lowest(history));
-    let Some(last) = history.last() else { return judgement };
-    let loss = above_lowest(history);
-    if loss > alpha {
-        let why = format!("the validation loss is {loss:.1}% above its lowest, more than {alpha}%");
-        return judgement.stopping_at(last.iteration, StopKind::Overfitting, name, why);
-    }
-    judgement
+/// The evaluation with the lowest validation loss so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Lowest(Option<Loss>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Loss {
+    #[serde(with = "number")]
+    loss: f64,
+    kept: Kept,
 }
 
-/// `PQ_α`: stops at the end of a strip once `GL(t) / P_k(t) > α`, where the progress of training `P_k(t)` says by how
-/// many per mille the strip's mean training loss lies above its lowest.
-pub(super) fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, history: &[Observation]) -> Judgement {
-    let judgement = Judgement::keeping(lowest(history));
-    let Some((strip, complete)) = last_strip(strip, history) else {
-        return judgement;
-    };
-    let train_losses = || strip.iter().filter_map(|observation| observation.train_loss);
-    let mean = train_losses().sum::<f64>() / strip.len() as f64;
-    let lowest = train_losses().fold(f64::INFINITY, f64::min);
-    // Rounding can take the mean of equal losses below them.
-    let progress = 1000.0 * (mean / lowest - 1.0).max(0.0);
-    let quotient = above_lowest(complete) / progress;
-    if quotient > alpha {
-        let why = format!("generalization loss over training progress is {quotient:.2}, more than {alpha}");
-        return judgement.stopping_at(strip[strip.len() - 1].iteration, StopKind::Overfitting, name, why);
+impl Lowest {
+    /// Takes in an evaluation and returns `GL` at it: how far its validation loss lies above the lowest, in percent.
+    fn step(&mut self, evaluation: &Evaluation) -> f64 {
+        let loss = evaluation.observation.validation_loss.unwrap_or(f64::INFINITY);
+        let lowest = match self.0 {
+            Some(lowest) if !loss.total_cmp(&lowest.loss).is_lt() => lowest,
+            _ => Loss { loss, kept: evaluation.kept },
+        };
+        self.0 = Some(lowest);
+        100.0 * (loss / lowest.loss - 1.0)
     }
-    judgement
+
+    pub(super) fn kept(&self) -> Option<Kept> {
+        Some(self.0?.kept)
+    }
 }
 
-/// `UP_s`: stops once the validation loss has risen, from strip's end to strip's end, `s` times in succession.
-pub(super) fn successive_rises(name: &impl Display, strips: usize, strip: usize, history: &[Observation]) -> Judgement {
-    let judgement = Judgement::keeping(lowest(history));
-    let strips = strips.max(1);
-    let ends: Vec<_> = history.chunks_exact(strip.max(1)).filter_map(|strip| strip.last()).collect();
-    let rises = ends.windows(2).rev().take_while(|pair| pair[1].validation_loss > pair[0].validation_loss).count();
-    match ends.last() {
-        Some(last) if rises >= strips => {
-            let why = format!("the validation loss rose in {rises} successive strips of {strip} evaluations");
-            judgement.stopping_at(last.iteration, StopKind::Overfitting, name, why)
+/// A value above the rule's `alpha`, and the iteration at which it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Exceeded {
+    pub(super) iteration: u64,
+    #[serde(with = "number")]
+    value: f64,
+}
+
+impl Exceeded {
+    fn find(value: f64, alpha: f64, evaluation: &Evaluation) -> Option<Self> {
+        (value > alpha).then_some(Self { iteration: evaluation.observation.iteration, value })
+    }
+}
+
+/// The state of `GL_α`, which stops once `GL(t) = 100 * (E_va(t) / E_opt(t) - 1) > α`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Overshoot {
+    pub(super) lowest: Lowest,
+    /// Set if the last evaluation calls for a stop.
+    pub(super) stop: Option<Exceeded>,
+}
+
+impl Overshoot {
+    pub(super) fn step(&mut self, alpha: f64, evaluation: &Evaluation) {
+        self.stop = Exceeded::find(self.lowest.step(evaluation), alpha, evaluation);
+    }
+
+    pub(super) fn why(&self, alpha: f64) -> Option<String> {
+        let loss = self.stop?.value;
+        Some(format!("the validation loss is {loss:.1}% above its lowest, more than {alpha}%"))
+    }
+}
+
+/// The state of `PQ_α`, which stops at the end of a strip once `GL(t) / P_k(t) > α`. The training progress `P_k(t)` is
+/// by how many per mille the mean training loss of the strip lies above the lowest of the strip.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Quotient {
+    pub(super) lowest: Lowest,
+    strip: TrainLosses,
+    /// Set if the end of the last complete strip calls for a stop.
+    pub(super) stop: Option<Exceeded>,
+}
+
+/// The training losses of the strip that is not yet complete.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct TrainLosses {
+    count: usize,
+    #[serde(with = "number")]
+    sum: f64,
+    #[serde(with = "number::optional")]
+    lowest: Option<f64>,
+}
+
+impl TrainLosses {
+    fn add(&mut self, loss: f64) {
+        self.count += 1;
+        self.sum += loss;
+        self.lowest = Some(self.lowest.map_or(loss, |lowest| lowest.min(loss)));
+    }
+
+    fn progress(&self) -> f64 {
+        let mean = self.sum / self.count as f64;
+        // Rounding can take the mean of equal losses below them.
+        1000.0 * (mean / self.lowest.unwrap_or(f64::INFINITY) - 1.0).max(0.0)
+    }
+}
+
+impl Quotient {
+    pub(super) fn step(&mut self, alpha: f64, strip: usize, evaluation: &Evaluation) {
+        let above_lowest = self.lowest.step(evaluation);
+        self.strip.add(evaluation.observation.train_loss.unwrap_or(f64::INFINITY));
+        if self.strip.count >= strip {
+            let quotient = above_lowest / std::mem::take(&mut self.strip).progress();
+            self.stop = Exceeded::find(quotient, alpha, evaluation);
         }
-        _ => judgement,
+    }
+
+    pub(super) fn why(&self, alpha: f64) -> Option<String> {
+        let quotient = self.stop?.value;
+        Some(format!("generalization loss over training progress is {quotient:.2}, more than {alpha}"))
     }
 }
 
-/// `GL` at the last evaluation: how far its validation loss lies above the lowest, in percent.
-fn above_lowest(history: &[Observation]) -> f64 {
-    let losses = || history.iter().filter_map(|observation| observation.validation_loss);
-    100.0 * (losses().next_back().unwrap_or(f64::NAN) / losses().fold(f64::INFINITY, f64::min) - 1.0)
+/// The state of `UP_s`, which stops once the validation loss has risen, from strip's end to strip's end, `s` times in
+/// succession.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rises {
+    pub(super) lowest: Lowest,
+    /// Evaluations in the strip that is not yet complete.
+    evaluations: usize,
+    last_end: Option<StripEnd>,
+    /// The number of rises in succession up to the end of the last complete strip.
+    rises: usize,
 }
 
-/// The last complete strip, and the history up to its end.
-fn last_strip(strip: usize, history: &[Observation]) -> Option<(&[Observation], &[Observation])> {
-    let last = history.chunks_exact(strip.max(1)).next_back()?;
-    let complete = history.len() - history.len() % strip.max(1);
-    Some((last, &history[..complete]))
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct StripEnd {
+    iteration: u64,
+    #[serde(with = "number")]
+    loss: f64,
 }
 
-/// The index of the first evaluation with the lowest validation loss.
-fn lowest(history: &[Observation]) -> Option<usize> {
-    let losses = history.iter().map(|observation| observation.validation_loss.unwrap_or(f64::INFINITY));
-    losses.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
+impl Rises {
+    pub(super) fn step(&mut self, strip: usize, evaluation: &Evaluation) {
+        self.lowest.step(evaluation);
+        self.evaluations += 1;
+        if self.evaluations >= strip {
+            self.evaluations = 0;
+            let loss = evaluation.observation.validation_loss.unwrap_or(f64::INFINITY);
+            let rose = self.last_end.is_some_and(|last| loss > last.loss);
+            self.rises = if rose { self.rises + 1 } else { 0 };
+            self.last_end = Some(StripEnd { iteration: evaluation.observation.iteration, loss });
+        }
+    }
+
+    pub(super) fn stop_at(&self, strips: usize) -> Option<u64> {
+        self.last_end.filter(|_| self.rises >= strips.max(1)).map(|end| end.iteration)
+    }
+
+    pub(super) fn why(&self, strip: usize) -> String {
+        format!("the validation loss rose in {} successive strips of {strip} evaluations", self.rises)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::early_stopping::judge::Judge;
+    use crate::early_stopping::{Observation, Rule};
 
     /// An evaluation each 100 iterations.
     fn history(validation: &[f64], training: &[f64]) -> Vec<Observation> {
@@ -92,10 +180,10 @@ mod tests {
     }
 
     /// The iteration of the first stop, and what is kept then.
-    fn stop(judge: impl Fn(&[Observation]) -> Judgement, history: &[Observation]) -> Option<(u64, u64)> {
+    fn stop(rule: &Rule, history: &[Observation]) -> Option<(u64, u64)> {
         (1..=history.len())
-            .map(|end| judge(&history[..end]))
-            .find_map(|judgement| Some((judgement.stop?.at, history[judgement.best?].iteration)))
+            .map(|end| Judge::after(rule.clone(), &history[..end]))
+            .find_map(|judge| Some((judge.stop_at()?, judge.kept()?.best.iteration)))
     }
 
     #[test]
@@ -108,7 +196,7 @@ mod tests {
         for (alpha, expected) in
             [(2.0, Some((300, 200))), (6.0, Some((600, 200))), (12.0, Some((600, 200))), (13.0, None)]
         {
-            assert_eq!(stop(|history| generalization_loss(&"GL", alpha, history), &history), expected, "alpha {alpha}");
+            assert_eq!(stop(&Rule::generalization_loss(alpha), &history), expected, "alpha {alpha}");
         }
     }
 
@@ -127,23 +215,17 @@ mod tests {
         for (alpha, expected) in
             [(0.1, Some((400, 300))), (0.3, Some((600, 300))), (3.9, Some((600, 300))), (4.1, None)]
         {
-            assert_eq!(
-                stop(|history| progress_quotient(&"PQ", alpha, 2, history), &history),
-                expected,
-                "alpha {alpha}"
-            );
+            assert_eq!(stop(&Rule::progress_quotient(alpha, 2), &history), expected, "alpha {alpha}");
         }
     }
 
     #[test]
     fn within_a_strip_the_verdict_is_that_of_the_last_one() {
         let history = history(&[1.0, 1.5, 0.5], &[0.6, 0.4, 0.3]);
-        let judgement = progress_quotient(&"PQ", 0.1, 2, &history);
-        assert_eq!(judgement.best, Some(2));
-        assert_eq!(
-            judgement.stop.unwrap().reason.why,
-            "generalization loss over training progress is 0.20, more than 0.1"
-        );
+        let judge = Judge::after(Rule::progress_quotient(0.1, 2), &history);
+        assert_eq!(judge.kept().map(|kept| kept.index), Some(2));
+        let why = "generalization loss over training progress is 0.20, more than 0.1";
+        assert_eq!(judge.reason().unwrap().why, why);
     }
 
     #[test]
@@ -153,8 +235,7 @@ mod tests {
         let mut validation = [1.0; 20];
         validation[18] = 0.8;
         let history = history(&validation, &[0.1; 20]);
-        let judge = |history: &[Observation]| progress_quotient(&"PQ", 1e9, 10, history);
-        assert_eq!(stop(judge, &history), Some((2000, 1900)));
+        assert_eq!(stop(&Rule::progress_quotient(1e9, 10), &history), Some((2000, 1900)));
     }
 
     #[test]
@@ -166,13 +247,13 @@ mod tests {
         // rises in a row        -           1           0           1           2
         let history = history(&[1.0, 0.9, 0.5, 0.95, 0.9, 0.8, 0.9, 0.85, 0.8, 0.86, 0.1], &[0.5; 11]);
         for (strips, expected) in [(1, Some((400, 300))), (2, Some((1000, 300))), (3, None)] {
-            assert_eq!(stop(|history| successive_rises(&"UP", strips, 2, history), &history), expected, "UP_{strips}");
+            assert_eq!(stop(&Rule::successive_rises(strips, 2), &history), expected, "UP_{strips}");
         }
     }
 
     #[test]
     fn the_same_loss_again_is_no_rise() {
         let history = history(&[0.5; 6], &[0.5; 6]);
-        assert_eq!(stop(|history| successive_rises(&"UP", 1, 1, history), &history), None);
+        assert_eq!(stop(&Rule::successive_rises(1, 1), &history), None);
     }
 }

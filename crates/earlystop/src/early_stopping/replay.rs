@@ -1,41 +1,49 @@
-//! One history, many rules: where each would have stopped, without training again.
+//! Replays a history with several rules: where each would have stopped, without training again.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Judgement, Observation, Rule, StopKind, StopReason};
+use super::judge::Judge;
+use super::state::Kept;
+use super::{Observation, Rule, StopKind, StopReason};
+use crate::error::Error;
 
-/// What each of several rules would have made of one run.
+/// The result of [`replay`]: where each of several rules would have stopped a run.
 ///
-/// Prints as an aligned table. The rows are plain data, to be drawn over the history's curves.
+/// Prints as an aligned table. [`plot::stopping_rules`](crate::plot::stopping_rules) draws it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The length of the whole run, in iterations.
     pub iterations: u64,
-    /// One for each rule, in the order given.
+    /// One row for each rule, in the order of the rules.
     pub rows: Vec<Outcome>,
 }
 
-/// What one rule would have made of the run.
+/// Where one rule would have stopped the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The rule's name.
     pub rule: String,
-    /// The iteration after which the rule would have stopped the run, or its last if the rule lets it go to its end.
+    /// The iteration after which the rule would have stopped the run, or the last one if the rule does not stop it.
     pub stopped_at: u64,
-    /// Why; nothing if the rule lets the run go to its end.
+    /// Why the rule would have stopped the run, or nothing if it does not stop it.
     pub reason: Option<StopReason>,
-    /// The evaluation whose variables the rule would have kept; nothing if it stops before any.
+    /// The evaluation whose variables the rule would have kept, or nothing if it stops before the first one.
     pub kept: Option<Observation>,
-    /// The iterations saved, against the whole run.
+    /// The number of iterations saved, compared with the whole run.
     pub saved: u64,
 }
 
-/// Puts a history through rules, each from the start, as if it had been asked after every iteration whether to stop.
+/// Applies each rule to a history from its start, as if it had been asked after every iteration whether to stop.
 ///
 /// The history should come from a run that was not stopped, or not before the most patient of the rules would have
 /// stopped it.
+///
+/// A rule with an argument [out of range](Rule::check) and an observation that [`EarlyStopping::record`] refuses are
+/// reported in the rows, as a stop of the kind [`StopKind::CannotJudge`] with the error as its reason.
+///
+/// [`EarlyStopping::record`]: super::EarlyStopping::record
 ///
 /// ```
 /// use earlystop::early_stopping::{Observation, Rule, replay};
@@ -50,36 +58,45 @@ pub struct Outcome {
 pub fn replay(history: &[Observation], rules: impl IntoIterator<Item = Rule>) -> Comparison {
     let iterations = history.last().map_or(0, |last| last.iteration);
     let outcome = |rule: Rule| {
-        let (stop, best) = first_stop(&rule, history);
+        let name = rule.to_string();
+        let (stop, best) = first_stop(rule, history);
         let stopped_at = stop.as_ref().map_or(iterations, |&(at, _)| at);
         Outcome {
-            rule: rule.to_string(),
+            rule: name,
             stopped_at,
             reason: stop.map(|(_, reason)| reason),
-            kept: best.map(|best| history[best].clone()),
+            kept: best.map(|best| history[best.index].clone()),
             saved: iterations.saturating_sub(stopped_at),
         }
     };
     Comparison { iterations, rows: rules.into_iter().map(outcome).collect() }
 }
 
-/// The iteration of the first stop and its reason, and the index of the best evaluation until then.
-fn first_stop(rule: &Rule, history: &[Observation]) -> (Option<(u64, StopReason)>, Option<usize>) {
+/// The iteration of the first stop and its reason, and the best evaluation until then.
+fn first_stop(rule: Rule, history: &[Observation]) -> (Option<(u64, StopReason)>, Option<Kept>) {
+    let name = rule.to_string();
+    let refused = |error: Error| StopReason { kind: StopKind::CannotJudge, rule: name, why: error.to_string() };
+    let mut judge = match Judge::new(rule) {
+        Ok(judge) => judge,
+        Err(error) => return (Some((history.first().map_or(0, |first| first.iteration), refused(error))), None),
+    };
     let mut now = 1; // nobody asks before the first iteration is done
-    for seen in 0..history.len() {
-        let Judgement { best, stop } = Judgement::of(rule, &history[..seen]);
-        if let Some(stop) = stop.filter(|stop| stop.at.max(now) < history[seen].iteration) {
-            return (Some((stop.at.max(now), stop.reason)), best);
+    for observation in history {
+        if let Some(at) = judge.stop_at().map(|at| at.max(now)).filter(|&at| at < observation.iteration) {
+            return (judge.reason().map(|reason| (at, reason)), judge.kept());
         }
-        now = now.max(history[seen].iteration);
+        now = now.max(observation.iteration);
+        if let Err(error) = judge.take_in(observation) {
+            return (Some((now, refused(error))), judge.kept());
+        }
     }
-    let Judgement { best, stop } = Judgement::of(rule, history);
-    let end = history.last().map_or(0, |last| last.iteration);
-    (stop.filter(|stop| stop.at.max(now) <= end).map(|stop| (now, stop.reason)), best)
+    // The run ends with its last evaluation, and `now` is that iteration.
+    let stops = judge.stop_at().is_some_and(|at| at <= now) && !history.is_empty();
+    (judge.reason().filter(|_| stops).map(|reason| (now, reason)), judge.kept())
 }
 
 impl Comparison {
-    /// Writes the table in Markdown.
+    /// Formats the table in Markdown.
     pub fn to_markdown(&self) -> String {
         let line = |cells: &[String; 6]| format!("| {} |\n", cells.join(" | "));
         let rule = "|---|---:|---:|---:|---:|---:|\n".to_owned();
@@ -116,10 +133,10 @@ impl fmt::Display for Comparison {
             }
             write!(f, "{end}")?;
         }
-        // A rule that could not do its work must not look like one that did.
-        for reason in self.rows.iter().filter_map(|row| row.reason.as_ref()) {
-            if matches!(reason.kind, StopKind::CannotJudge | StopKind::NotFinite) {
-                write!(f, "\n{reason}")?;
+        // A rule that could not judge the run must not look like one that did.
+        for Outcome { rule, reason, .. } in &self.rows {
+            if let Some(StopReason { kind: StopKind::CannotJudge | StopKind::NotFinite, why, .. }) = reason {
+                write!(f, "\n{rule}: {why}")?;
             }
         }
         Ok(())

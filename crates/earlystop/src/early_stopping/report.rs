@@ -1,4 +1,4 @@
-//! Why and how a run ended, for a reader.
+//! Reports on why a run ended and what it cost.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,24 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use super::Best;
 
-/// Why a run should stop: which rule says so, and the numbers it saw.
+/// The reason to stop a run: which rule, and the numbers that it saw.
+///
+/// Prints as `rule: why`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopReason {
-    /// The family of reasons, for a program to act on.
+    /// The kind of reason, for a program to act on.
     pub kind: StopKind,
     /// The rule's name; for [`StopKind::Requested`] who asked: "signal", "callback".
     pub rule: String,
-    /// A sentence with numbers, for a reader.
+    /// A sentence with numbers, for people.
     pub why: String,
 }
 
-/// The families of reasons to stop.
+/// The kinds of reasons to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StopKind {
     /// There was no improvement within the patience.
     NoImprovement,
-    /// The validation loss rises.
+    /// The validation loss is rising.
     Overfitting,
     /// The iterations or the time are used up.
     Budget,
@@ -32,34 +34,46 @@ pub enum StopKind {
     Target,
     /// The accuracy collapsed.
     Divergence,
-    /// A number or a weight is NaN or infinite. Ends every run at once, whatever its rule.
+    /// A loss, an accuracy or a weight is NaN or infinite. This stops every run at once, whatever its rule.
     NotFinite,
-    /// The rule needs something that the observation does not have: an error of the program, not of the run.
+    /// The rule needs a value that the observation does not have, or an argument of the rule is out of range: an error
+    /// of the program, not of the run.
     CannotJudge,
     /// A caller, a signal or a stop button asked for the stop; no rule did.
     Requested,
 }
 
-/// What a run came to, and what it cost.
+/// Why a run ended, its best evaluation, and what it cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StopReport {
-    /// Why the run was stopped; nothing if no rule asked for it.
+    /// Why the run was stopped, or nothing if it was not stopped.
     pub reason: Option<StopReason>,
-    /// The evaluation to go back to; nothing if there was none.
+    /// The evaluation to go back to, or nothing if there was none.
     pub best: Option<Best>,
-    /// The iterations of the run.
+    /// The number of iterations of the run.
     pub iterations: u64,
-    /// The time of the run, if it was measured.
+    /// The duration of the run, if it was measured.
     pub elapsed: Option<Duration>,
 }
 
+impl StopReason {
+    /// Formats the reason as a sentence: `Stopped by patience(1000): no improvement for ….` A value that is not finite
+    /// stops every run, so the sentence does not blame the rule.
+    pub(crate) fn sentence(&self) -> String {
+        match self.kind {
+            StopKind::NotFinite => format!("Stopped: {}.", self.why),
+            _ => format!("Stopped by {self}."),
+        }
+    }
+}
+
 impl StopReport {
-    /// Counts the iterations that were spent after the best evaluation.
+    /// Returns the number of iterations after the best evaluation.
     pub fn iterations_after_best(&self) -> Option<u64> {
         Some(self.iterations.saturating_sub(self.best?.iteration))
     }
 
-    /// Measures the time that was spent after the best evaluation.
+    /// Returns the time spent after the best evaluation.
     pub fn time_after_best(&self) -> Option<Duration> {
         Some(self.elapsed?.saturating_sub(self.best?.elapsed?))
     }
@@ -74,7 +88,7 @@ impl fmt::Display for StopReason {
 impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            Some(reason) => writeln!(f, "Stopped by {reason}.")?,
+            Some(reason) => writeln!(f, "{}", reason.sentence())?,
             None => writeln!(f, "Not stopped by any rule.")?,
         }
         match self.best {
@@ -132,6 +146,22 @@ mod tests {
         let json = serde_json::to_string(&reason).unwrap();
         assert_eq!(json, r#"{"kind":"Requested","rule":"signal","why":"SIGINT"}"#);
         assert_eq!(serde_json::from_str::<StopReason>(&json).unwrap(), reason);
+    }
+
+    #[test]
+    fn a_stop_that_is_not_by_the_rule_does_not_blame_it() {
+        let report = |kind, rule: &str, why: &str| {
+            let reason = StopReason { kind, rule: rule.into(), why: why.into() };
+            let report = StopReport { reason: Some(reason), best: None, iterations: 50, elapsed: None };
+            report.to_string().lines().next().unwrap().to_owned()
+        };
+        let nan = "the validation loss is NaN at iteration 50";
+        assert_eq!(
+            report(StopKind::NotFinite, "patience(1000)", nan),
+            "Stopped: the validation loss is NaN at iteration 50."
+        );
+        assert_eq!(report(StopKind::Requested, "signal", "SIGINT"), "Stopped by signal: SIGINT.");
+        assert_eq!(report(StopKind::Target, "target(0.99)", "reached"), "Stopped by target(0.99): reached.");
     }
 
     #[test]

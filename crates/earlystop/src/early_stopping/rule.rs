@@ -1,4 +1,4 @@
-//! The rules as values: to combine, compare, print and save.
+//! Stopping rules as values that can be combined, compared, printed and saved.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,13 +6,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::report::clock;
-use super::{Judgement, Observation, Patience, Stop, StopReason, budgets, highest_accuracy, noise, number, prechelt};
+use super::{Observation, Patience, StopKind, number};
 
-/// When to stop, and what counts as better: a plain value without state of its own, a function of a run's history.
+/// Decides when to stop and which evaluation is the best: a plain value that can be compared, printed and saved.
 ///
-/// [`Patience`], the noise-aware rule and Prechelt's three have their own notion of the best evaluation; a budget, a
-/// target and a divergence take the highest validation accuracy. A combination has the notion of the first of its rules
-/// that has one of its own.
+/// [`Patience`], the noise-aware rule and Prechelt's three criteria have their own notion of the best evaluation. With a
+/// budget, a target or a divergence, the best evaluation has the highest validation accuracy. A combination uses the
+/// first of its rules that has its own notion.
+///
+/// Constructors accept any argument; [`check`](Self::check) refuses those without a meaning, and is called wherever a
+/// rule is used.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,31 +31,31 @@ pub enum Rule {
     Patience(Patience),
     /// See [`Rule::noise_aware`].
     NoiseAware {
-        /// In iterations.
+        /// The number of iterations.
         patience: u64,
-        /// The probability below which a change is not luck, 0.0 to 1.0.
+        /// The probability below which an improvement is significant, above 0.0 and below 1.0.
         #[serde(with = "number")]
         significance: f64,
     },
     /// See [`Rule::generalization_loss`].
     GeneralizationLoss {
-        /// In percent of the lowest validation loss.
+        /// In percent of the lowest validation loss, at least 0.0.
         #[serde(with = "number")]
         alpha: f64,
     },
     /// See [`Rule::progress_quotient`].
     ProgressQuotient {
-        /// In percent of generalization loss per per mille of training progress.
+        /// In percent of generalization loss per per mille of training progress, at least 0.0.
         #[serde(with = "number")]
         alpha: f64,
-        /// In evaluations.
+        /// In evaluations, at least 2.
         strip: usize,
     },
     /// See [`Rule::successive_rises`].
     SuccessiveRises {
-        /// How many.
+        /// The number of successive rises, at least 1.
         strips: usize,
-        /// In evaluations.
+        /// In evaluations, at least 1.
         strip: usize,
     },
     /// See [`Rule::iterations`].
@@ -69,92 +72,94 @@ pub enum Rule {
     AllOf(Vec<Rule>),
     /// See [`Rule::named`].
     Named {
-        /// What it is called.
+        /// The name.
         name: String,
-        /// What it is.
+        /// The rule that it names.
         rule: Box<Rule>,
     },
 }
 
 impl Rule {
-    /// Stops when the validation accuracy has not improved for more than so many iterations: the tutorial's rule.
+    /// Stops when the validation accuracy has not improved for more than `iterations` iterations: the tutorial's rule.
     pub fn patience(iterations: u64) -> Self {
         Patience::new(iterations).into()
     }
 
-    /// Has patience, in iterations, and counts an improvement only if it is more than the luck of a finite validation
-    /// set.
+    /// Stops after `patience` iterations without a statistically significant improvement of the validation accuracy.
     ///
-    /// That is decided by [`mcnemar`](super::mcnemar) on the images that changed since the best evaluation, at a
-    /// probability below 5%. Needs the [mistakes](Observation::mistakes). Steps too small to be told from luck add up,
-    /// as the best stays where it was.
+    /// An improvement is significant if [`mcnemar`](super::mcnemar) gives a probability below 5% for the images whose
+    /// classification changed since the best evaluation. Improvements that are too small to be significant add up,
+    /// because the best evaluation stays the same. Needs the [mistakes](Observation::mistakes).
+    ///
+    /// [`Rule::NoiseAware`] sets another significance level.
     pub fn noise_aware(patience: u64) -> Self {
         Self::NoiseAware { patience, significance: 0.05 }
     }
 
-    /// Stops when the validation loss is more than `alpha` percent above its lowest: [Prechelt's][paper] GL. Needs the
-    /// validation loss.
+    /// Stops when the validation loss is more than `alpha` percent above its lowest value: [Prechelt's][paper] GL.
+    /// Needs the validation loss.
     ///
     /// [paper]: https://doi.org/10.1007/3-540-49430-8_3
     pub fn generalization_loss(alpha: f64) -> Self {
         Self::GeneralizationLoss { alpha }
     }
 
-    /// Stops at the end of a strip of so many evaluations when the generalization loss in percent, divided by the
-    /// training's progress in the strip in per mille, is more than `alpha`: [Prechelt's][paper] PQ. Needs the losses of
-    /// validation and of training.
+    /// Stops when the generalization loss is more than `alpha` times the training progress: [Prechelt's][paper] PQ.
+    /// Needs the validation loss and the training loss.
     ///
-    /// So a run that still learns quickly is allowed a rise of the validation loss. Prechelt takes strips of 5.
+    /// The rule decides at the end of each strip of `strip` evaluations (at least 2; Prechelt uses 5). The
+    /// generalization loss is in percent, the progress of training within the strip in per mille. A run that still
+    /// learns quickly may have a higher validation loss.
     ///
     /// [paper]: https://doi.org/10.1007/3-540-49430-8_3
     pub fn progress_quotient(alpha: f64, strip: usize) -> Self {
         Self::ProgressQuotient { alpha, strip }
     }
 
-    /// Stops when the validation loss has risen over so many strips in succession: [Prechelt's][paper] UP. Needs the
+    /// Stops when the validation loss has risen in `strips` successive strips: [Prechelt's][paper] UP. Needs the
     /// validation loss.
     ///
-    /// The loss at the end of a strip of so many evaluations is held against that at the end of the strip before,
-    /// however small the rise. Prechelt takes strips of 5.
+    /// The rule compares the loss at the end of each strip of `strip` evaluations with the loss at the end of the
+    /// previous strip. Any rise counts. Prechelt uses strips of 5.
     ///
     /// [paper]: https://doi.org/10.1007/3-540-49430-8_3
     pub fn successive_rises(strips: usize, strip: usize) -> Self {
         Self::SuccessiveRises { strips, strip }
     }
 
-    /// Stops after so many iterations in all.
+    /// Stops after `budget` iterations in total, at least 1.
     pub fn iterations(budget: u64) -> Self {
         Self::Iterations(budget)
     }
 
-    /// Stops at the first evaluation after so much time. Needs the [elapsed](Observation::elapsed) time, which the
-    /// caller counts on across a resume.
+    /// Stops at the first evaluation at which the elapsed time has reached `budget`. Needs the
+    /// [elapsed](Observation::elapsed) time, which includes the time before a resume.
     pub fn time(budget: Duration) -> Self {
         Self::Time(budget)
     }
 
-    /// Stops when the validation accuracy, 0.0 to 1.0, reaches this one.
+    /// Stops when the validation accuracy reaches `accuracy`, above 0.0 and up to 1.0.
     pub fn target(accuracy: f64) -> Self {
         Self::Target(accuracy)
     }
 
-    /// Stops when the validation accuracy is more than `drop`, 0.0 to 1.0, below the highest: the network has
-    /// collapsed.
+    /// Stops when the validation accuracy is more than `drop` below its highest value, for instance because the network
+    /// has collapsed. `drop` is at least 0.0 and below 1.0; 0.1 is ten percentage points.
     pub fn divergence(drop: f64) -> Self {
         Self::Divergence(drop)
     }
 
-    /// Never stops, to be held against those that do.
+    /// Never stops. Use it to train to the end and [`replay`](super::replay) other rules afterwards.
     pub fn never() -> Self {
         Self::AnyOf(Vec::new())
     }
 
-    /// Stops as soon as one of the rules does.
+    /// Stops as soon as one of the rules does. An empty list never stops.
     pub fn any_of(rules: impl IntoIterator<Item = Rule>) -> Self {
         Self::AnyOf(rules.into_iter().collect())
     }
 
-    /// Stops when all of the rules would at the same time. Of no rules at all, never.
+    /// Stops when all of the rules, at least one, want to stop at the same time.
     pub fn all_of(rules: impl IntoIterator<Item = Rule>) -> Self {
         Self::AllOf(rules.into_iter().collect())
     }
@@ -164,75 +169,20 @@ impl Rule {
         Self::Named { name: name.into(), rule: Box::new(self) }
     }
 
-    /// Judges a history in which all is finite and which lacks nothing.
-    pub(super) fn judge(&self, history: &[Observation]) -> Judgement {
+    /// Returns the shortest patience among this rule and the rules it combines, in iterations.
+    ///
+    /// A patience shorter than the interval between two evaluations runs out before the next evaluation can renew it.
+    ///
+    /// ```
+    /// use earlystop::early_stopping::Rule;
+    ///
+    /// let rule = Rule::any_of([Rule::patience(1000), Rule::noise_aware(500), Rule::iterations(10)]);
+    /// assert_eq!(rule.shortest_patience(), Some(500));
+    /// assert_eq!(Rule::iterations(10).shortest_patience(), None);
+    /// ```
+    pub fn shortest_patience(&self) -> Option<u64> {
         match self {
-            Self::Patience(patience) => patience.judge(history),
-            &Self::NoiseAware { patience, significance } => noise::noise_aware(self, patience, significance, history),
-            &Self::GeneralizationLoss { alpha } => prechelt::generalization_loss(self, alpha, history),
-            &Self::ProgressQuotient { alpha, strip } => prechelt::progress_quotient(self, alpha, strip, history),
-            &Self::SuccessiveRises { strips, strip } => prechelt::successive_rises(self, strips, strip, history),
-            &Self::Iterations(budget) => budgets::iterations(self, budget, history),
-            &Self::Time(budget) => budgets::time(self, budget, history),
-            &Self::Target(accuracy) => budgets::target(self, accuracy, history),
-            &Self::Divergence(drop) => budgets::divergence(self, drop, history),
-            Self::AnyOf(rules) => {
-                let judgements: Vec<_> = rules.iter().map(|rule| rule.judge(history)).collect();
-                let best = chosen(rules, &judgements, history);
-                Judgement { best, stop: judgements.into_iter().filter_map(|it| it.stop).min_by_key(|stop| stop.at) }
-            }
-            Self::AllOf(rules) => {
-                let judgements: Vec<_> = rules.iter().map(|rule| rule.judge(history)).collect();
-                let best = chosen(rules, &judgements, history);
-                let stops: Option<Vec<Stop>> = judgements.into_iter().map(|it| it.stop).collect();
-                Judgement { best, stop: stops.and_then(|stops| self.last_of(stops)) }
-            }
-            Self::Named { name, rule } => {
-                let mut judgement = rule.judge(history);
-                if let Some(stop) = &mut judgement.stop {
-                    stop.reason.rule.clone_from(name);
-                }
-                judgement
-            }
-        }
-    }
-
-    /// Says what a rule needs that the observation does not have.
-    pub(super) fn lacks(&self, observation: &Observation, first: &Observation) -> Option<&'static str> {
-        let without = |missing: bool, what| missing.then_some(what);
-        let validation_loss = || without(observation.validation_loss.is_none(), "the validation loss");
-        match self {
-            Self::Patience(patience) => patience.lacks(observation),
-            Self::NoiseAware { .. } => {
-                let images = |it: &Observation| it.mistakes.as_ref().map(|mistakes| mistakes.images());
-                without(images(observation).is_none(), "the mistakes")
-                    .or(without(images(observation) != images(first), "the mistakes on the same images as at first"))
-            }
-            Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => validation_loss(),
-            Self::ProgressQuotient { .. } => {
-                validation_loss().or(without(observation.train_loss.is_none(), "the training loss"))
-            }
-            Self::Time(_) => without(observation.elapsed.is_none(), "the elapsed time"),
-            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.lacks(observation, first)),
-            Self::Named { rule, .. } => rule.lacks(observation, first),
-            Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
-        }
-    }
-
-    /// Whether the rule has its own notion of the best evaluation.
-    fn chooses(&self) -> bool {
-        match self {
-            Self::Iterations(_) | Self::Time(_) | Self::Target(_) | Self::Divergence(_) => false,
-            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().any(Self::chooses),
-            Self::Named { rule, .. } => rule.chooses(),
-            _ => true,
-        }
-    }
-
-    /// The shortest patience in it, in iterations.
-    pub(crate) fn shortest_patience(&self) -> Option<u64> {
-        match self {
-            Self::Patience(patience) => Some(patience.iterations()),
+            Self::Patience(patience) => Some(patience.iterations),
             &Self::NoiseAware { patience, .. } => Some(patience),
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().filter_map(Self::shortest_patience).min(),
             Self::Named { rule, .. } => rule.shortest_patience(),
@@ -240,18 +190,37 @@ impl Rule {
         }
     }
 
-    fn last_of(&self, stops: Vec<Stop>) -> Option<Stop> {
-        let why = stops.iter().map(|stop| stop.reason.why.as_str()).collect::<Vec<_>>().join(", and ");
-        let last = stops.into_iter().max_by_key(|stop| stop.at)?;
-        Some(Stop { at: last.at, reason: StopReason { kind: last.reason.kind, rule: self.to_string(), why } })
+    /// Says what a rule needs that the observation does not have.
+    pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
+        let without = |missing: bool, what| missing.then_some(what);
+        let validation_loss = || without(observation.validation_loss.is_none(), "the validation loss");
+        match self {
+            Self::Patience(patience) => patience.lacks(observation),
+            Self::NoiseAware { .. } => without(observation.mistakes.is_none(), "the mistakes"),
+            Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => validation_loss(),
+            Self::ProgressQuotient { .. } => {
+                validation_loss().or(without(observation.train_loss.is_none(), "the training loss"))
+            }
+            Self::Time(_) => without(observation.elapsed.is_none(), "the elapsed time"),
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.lacks(observation)),
+            Self::Named { rule, .. } => rule.lacks(observation),
+            Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
+        }
     }
-}
 
-/// The best by the first rule that has its own notion of it.
-fn chosen(rules: &[Rule], judgements: &[Judgement], history: &[Observation]) -> Option<usize> {
-    match rules.iter().position(Rule::chooses) {
-        Some(first) => judgements[first].best,
-        None => highest_accuracy(history),
+    /// Returns the kind of the stops by this rule; nothing for a combination, which has those of its rules.
+    pub(super) fn kind(&self) -> Option<StopKind> {
+        match self {
+            Self::Patience(_) | Self::NoiseAware { .. } => Some(StopKind::NoImprovement),
+            Self::GeneralizationLoss { .. } | Self::ProgressQuotient { .. } | Self::SuccessiveRises { .. } => {
+                Some(StopKind::Overfitting)
+            }
+            Self::Iterations(_) | Self::Time(_) => Some(StopKind::Budget),
+            Self::Target(_) => Some(StopKind::Target),
+            Self::Divergence(_) => Some(StopKind::Divergence),
+            Self::AnyOf(_) | Self::AllOf(_) => None,
+            Self::Named { rule, .. } => rule.kind(),
+        }
     }
 }
 
@@ -296,6 +265,7 @@ fn join(f: &mut fmt::Formatter<'_>, rules: &[Rule], word: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::early_stopping::judge::Judge;
 
     fn history(accuracies: &[f64]) -> Vec<Observation> {
         (100..)
@@ -306,7 +276,8 @@ mod tests {
     }
 
     fn stop(rule: &Rule, history: &[Observation]) -> Option<(u64, String)> {
-        rule.judge(history).stop.map(|stop| (stop.at, stop.reason.rule))
+        let judge = Judge::after(rule.clone(), history);
+        Some((judge.stop_at()?, judge.reason()?.rule))
     }
 
     #[test]
@@ -321,16 +292,17 @@ mod tests {
         let rule = Rule::all_of([Rule::patience(200), Rule::target(0.9)]);
         assert_eq!(stop(&rule, &history(&[0.8, 0.7, 0.7])), None); // patience would be over at 301
         assert_eq!(stop(&rule, &history(&[0.8, 0.9])), Some((401, "patience(200) and target(0.9)".into())));
-        assert_eq!(stop(&Rule::all_of([]), &history(&[0.9])), None);
+        assert_eq!(stop(&Rule::all_of([Rule::patience(200), Rule::never()]), &history(&[0.9, 0.9])), None);
     }
 
     #[test]
     fn a_combination_keeps_the_best_of_its_first_rule_with_a_notion_of_it() {
         let history = history(&[0.80, 0.82, 0.90]);
+        let best = |rules: &[Rule]| Judge::after(Rule::any_of(rules.to_vec()), &history).kept().map(|kept| kept.index);
         let demanding = Rule::from(Patience::new(1000).min_delta(0.5));
-        assert_eq!(Rule::any_of([Rule::iterations(500), demanding.clone()]).judge(&history).best, Some(0));
-        assert_eq!(Rule::any_of([Rule::patience(10), demanding]).judge(&history).best, Some(2));
-        assert_eq!(Rule::any_of([Rule::iterations(500)]).judge(&history).best, Some(2));
+        assert_eq!(best(&[Rule::iterations(500), demanding.clone()]), Some(0));
+        assert_eq!(best(&[Rule::patience(10), demanding]), Some(2));
+        assert_eq!(best(&[Rule::iterations(500)]), Some(2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::reference::Judgement;
 use super::*;
 
 #[test]
@@ -11,7 +12,7 @@ fn the_tutorials_run_stops_at_5801_and_keeps_4800() {
     for iteration in 1..=10_000 {
         if iteration % 100 == 0 {
             let accuracy = if iteration < 4800 { 0.9 + iteration as f64 * 1e-5 } else { 0.988 };
-            assert_eq!(stopping.observe(iteration, accuracy).improved, iteration <= 4800);
+            assert_eq!(stopping.observe(iteration, accuracy).unwrap().improved, iteration <= 4800);
         }
         if stopping.should_stop(iteration) {
             stopped_at = Some(iteration);
@@ -25,16 +26,17 @@ fn the_tutorials_run_stops_at_5801_and_keeps_4800() {
 #[test]
 fn an_evaluation_after_the_patience_is_told_to_stop() {
     let mut stopping = EarlyStopping::new(1000);
-    stopping.observe(100, 0.9);
-    assert_eq!(stopping.observe(1100, 0.9).stop, None);
-    assert_eq!(stopping.observe(1200, 0.9).stop.map(|reason| reason.kind), Some(StopKind::NoImprovement));
+    stopping.observe(100, 0.9).unwrap();
+    assert_eq!(stopping.observe(1100, 0.9).unwrap().stop, None);
+    assert_eq!(stopping.observe(1200, 0.9).unwrap().stop.map(|reason| reason.kind), Some(StopKind::NoImprovement));
 }
 
 #[test]
 fn nan_ends_the_run_at_once_and_is_never_the_best() {
     let mut stopping = EarlyStopping::new(1000);
-    stopping.observe(100, 0.5);
-    let verdict = stopping.record(Observation { validation_loss: Some(f64::NAN), ..Observation::new(200, 0.9) });
+    stopping.observe(100, 0.5).unwrap();
+    let verdict =
+        stopping.record(Observation { validation_loss: Some(f64::NAN), ..Observation::new(200, 0.9) }).unwrap();
     assert!(!verdict.improved);
     let reason = verdict.stop.unwrap();
     assert_eq!(
@@ -42,15 +44,16 @@ fn nan_ends_the_run_at_once_and_is_never_the_best() {
         (StopKind::NotFinite, "the validation loss is NaN at iteration 200")
     );
     // What follows comes from the same broken weights.
-    assert!(!stopping.observe(300, 0.95).improved);
+    assert!(!stopping.observe(300, 0.95).unwrap().improved);
     assert!(stopping.should_stop(301));
     assert_eq!(stopping.best().unwrap().iteration, 100);
 }
 
 #[test]
 fn a_rule_that_lacks_a_number_stops_rather_than_never() {
-    let mut stopping = EarlyStopping::with(Rule::all_of([Rule::patience(1000), Rule::generalization_loss(5.0)]));
-    let reason = stopping.observe(100, 0.5).stop.unwrap();
+    let mut stopping =
+        EarlyStopping::with(Rule::all_of([Rule::patience(1000), Rule::generalization_loss(5.0)])).unwrap();
+    let reason = stopping.observe(100, 0.5).unwrap().stop.unwrap();
     assert_eq!(reason.kind, StopKind::CannotJudge);
     assert_eq!(reason.why, "cannot judge iteration 100 without the validation loss");
 }
@@ -58,9 +61,9 @@ fn a_rule_that_lacks_a_number_stops_rather_than_never() {
 #[test]
 fn a_resume_by_another_rule_starts_from_the_whole_history() {
     let mut stopping = EarlyStopping::new(1000);
-    stopping.observe(100, 0.9);
-    stopping.observe(200, 0.8);
-    let impatient = EarlyStopping::resume(Rule::patience(150), stopping.history().to_vec());
+    stopping.observe(100, 0.9).unwrap();
+    stopping.observe(200, 0.8).unwrap();
+    let impatient = EarlyStopping::resume(Rule::patience(150), stopping.history().to_vec()).unwrap();
     assert!(impatient.should_stop(251));
     assert!(!stopping.should_stop(251));
 }
@@ -71,7 +74,7 @@ fn live(mut stopping: EarlyStopping, history: &[Observation]) -> (Option<u64>, O
     let last = history.last().map_or(0, |last| last.iteration);
     for iteration in 1..=last {
         if let Some(observation) = evaluations.next_if(|next| next.iteration == iteration) {
-            stopping.record(observation.clone());
+            stopping.record(observation.clone()).unwrap();
         }
         if stopping.should_stop(iteration) {
             return (Some(iteration), stopping.best().map(|best| best.iteration));
@@ -81,22 +84,28 @@ fn live(mut stopping: EarlyStopping, history: &[Observation]) -> (Option<u64>, O
 }
 
 /// A history with everything in it, at uneven intervals and on few different values, so that some are equal, and so
-/// close together that a patience often ends with an evaluation; sometimes not finite.
-fn histories(not_finite: bool) -> impl Strategy<Value = Vec<Observation>> {
-    let odd = if not_finite { 1 } else { 0 };
-    let loss = (1..20u32).prop_map(|loss| f64::from(loss) / 20.0);
-    let loss = prop_oneof![30 => loss, odd => Just(f64::NAN), odd => Just(f64::INFINITY)];
-    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, 1..20u32);
+/// close together that a patience often ends with an evaluation. With `odd`, some values are missing or not finite.
+fn histories(odd: bool) -> impl Strategy<Value = Vec<Observation>> {
+    let odd = u32::from(odd);
+    let loss = (1..20u32).prop_map(|loss| Some(f64::from(loss) / 20.0));
+    let loss =
+        prop_oneof![90 => loss, odd => Just(Some(f64::NAN)), odd => Just(Some(f64::INFINITY)), odd => Just(None)];
+    let train_loss = (1..20u32).prop_map(|loss| Some(f64::from(loss) / 10.0));
+    let train_loss = prop_oneof![90 => train_loss, odd => Just(None), odd => Just(Some(f64::NEG_INFINITY))];
+    let has = || prop_oneof![90 => Just(true), odd => Just(false)];
+    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, train_loss, has(), has(), has());
     prop::collection::vec(evaluation, 0..25).prop_map(|evaluations| {
         let mut iteration = 0;
-        let observe = |(pause, correct, loss, train_loss): (u64, Vec<bool>, f64, u32)| {
+        let observe = |(pause, correct, validation_loss, train_loss, has_time, has_mistakes, weights_finite)| {
             iteration += pause;
+            let correct: Vec<bool> = correct;
             let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
             Observation {
-                validation_loss: Some(loss),
-                train_loss: Some(f64::from(train_loss) / 10.0),
-                elapsed: Some(Duration::from_secs(iteration)),
-                mistakes: Some(Mistakes::new(&correct)),
+                validation_loss,
+                train_loss,
+                elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
+                mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
+                weights_finite,
                 ..Observation::new(iteration, accuracy)
             }
         };
@@ -104,39 +113,127 @@ fn histories(not_finite: bool) -> impl Strategy<Value = Vec<Observation>> {
     })
 }
 
+fn patiences() -> impl Strategy<Value = Patience> {
+    let numbers = (0..12u64, 0..12u64, 0..3u32, 0..3u32, 0..10u32);
+    (numbers, any::<[bool; 3]>()).prop_map(
+        |((iterations, warm_up, delta, smoothing, baseline), [on_loss, relative, has])| {
+            let patience = Patience::new(iterations).smoothing(f64::from(smoothing) / 3.0).warm_up(warm_up);
+            let delta = f64::from(delta) / 10.0;
+            let patience = if relative { patience.min_relative_delta(delta) } else { patience.min_delta(delta) };
+            let patience = if on_loss { patience.on_loss() } else { patience };
+            if has { patience.baseline(f64::from(baseline) / 10.0) } else { patience }
+        },
+    )
+}
+
 fn rules() -> impl Strategy<Value = Rule> {
-    let patience = (0..12u64, 0..3u32, 0..3u32, 0..12u64, any::<bool>(), any::<bool>());
-    let patience = patience.prop_map(|(iterations, delta, smoothing, warm_up, on_loss, baseline)| {
-        let patience = Patience::new(iterations)
-            .min_relative_delta(f64::from(delta) / 10.0)
-            .smoothing(f64::from(smoothing) / 3.0)
-            .warm_up(warm_up);
-        let patience = if on_loss { patience.on_loss() } else { patience };
-        Rule::from(if baseline { patience.baseline(0.5) } else { patience })
-    });
     let leaf = prop_oneof![
-        patience,
-        (0..12u64).prop_map(|patience| Rule::NoiseAware { patience, significance: 0.3 }),
-        (0..90u32).prop_map(|alpha| Rule::generalization_loss(alpha.into())),
-        (0..9u32, 0..4usize).prop_map(|(alpha, strip)| Rule::progress_quotient(f64::from(alpha) / 10.0, strip)),
-        (0..4usize, 0..4usize).prop_map(|(strips, strip)| Rule::successive_rises(strips, strip)),
-        (0..50u64).prop_map(Rule::iterations),
-        (0..50u64).prop_map(|seconds| Rule::time(Duration::from_secs(seconds))),
-        (0..10u32).prop_map(|target| Rule::target(f64::from(target) / 10.0)),
-        (0..10u32).prop_map(|drop| Rule::divergence(f64::from(drop) / 10.0)),
+        3 => patiences().prop_map(Rule::from),
+        1 => (0..12u64, 1..10u32).prop_map(|(patience, significance)| Rule::NoiseAware {
+            patience,
+            significance: f64::from(significance) / 10.0
+        }),
+        1 => (0..90u32).prop_map(|alpha| Rule::generalization_loss(alpha.into())),
+        1 => (0..9u32, 2..5usize).prop_map(|(alpha, strip)| Rule::progress_quotient(f64::from(alpha) / 10.0, strip)),
+        1 => (1..4usize, 1..4usize).prop_map(|(strips, strip)| Rule::successive_rises(strips, strip)),
+        1 => (1..50u64).prop_map(Rule::iterations),
+        1 => (1..50u64).prop_map(|seconds| Rule::time(Duration::from_secs(seconds))),
+        1 => (1..=10u32).prop_map(|target| Rule::target(f64::from(target) / 10.0)),
+        1 => (0..10u32).prop_map(|drop| Rule::divergence(f64::from(drop) / 10.0)),
     ];
-    leaf.prop_recursive(2, 6, 3, |inner| {
-        let rules = prop::collection::vec(inner, 0..3);
-        prop_oneof![rules.clone().prop_map(Rule::any_of), rules.prop_map(Rule::all_of)]
+    leaf.prop_recursive(3, 10, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Rule::any_of),
+            prop::collection::vec(inner.clone(), 1..3).prop_map(Rule::all_of),
+            inner.prop_map(|rule| rule.named("mine")),
+        ]
     })
 }
 
+/// The iteration of the first stop, its reason and the best evaluation, judged anew for each evaluation.
+fn replay_by_reference(rule: &Rule, history: &[Observation]) -> (Option<(u64, StopReason)>, Option<usize>) {
+    let last = history.last().map_or(0, |last| last.iteration);
+    for iteration in 1..=last {
+        let seen = history.iter().filter(|observation| observation.iteration <= iteration).count();
+        let Judgement { best, stop } = Judgement::of(rule, &history[..seen]);
+        if let Some(stop) = stop.filter(|stop| iteration >= stop.at) {
+            return (Some((iteration, stop.reason)), best);
+        }
+    }
+    (None, Judgement::of(rule, history).best)
+}
+
+/// Compares best evaluation, stop and reason with those of the reference implementation after each evaluation, and
+/// goes through JSON before the evaluation `at`.
+fn assert_judged_as_by_reference(rule: Rule, history: &[Observation], at: usize) -> Result<(), TestCaseError> {
+    let mut stopping = EarlyStopping::with(rule.clone()).unwrap();
+    for seen in 0..=history.len() {
+        let expected = Judgement::of(&rule, &history[..seen]);
+        prop_assert_eq!(stopping.judge.kept().map(|kept| kept.index), expected.best);
+        let reason = stopping.judge.stop_at().zip(stopping.judge.reason());
+        prop_assert_eq!(reason, expected.stop.map(|stop| (stop.at, stop.reason)));
+        if seen == at {
+            let json = serde_json::to_string(&stopping).unwrap();
+            let back: SavedStopping = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&back.state, &Some(stopping.judge.clone().into_parts().1));
+            stopping = back.resume(rule.clone()).unwrap();
+        }
+        if let Some(next) = history.get(seen) {
+            let improved = stopping.record(next.clone()).unwrap().improved;
+            prop_assert_eq!(improved, Judgement::of(&rule, &history[..=seen]).best == Some(seen));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_rule_judges_like_its_reference_implementation(
+        history in prop_oneof![histories(false), histories(true)],
+        rule in rules(),
+        at in 0..25usize,
+    ) {
+        assert_judged_as_by_reference(rule, &history, at)?;
+    }
+
+    #[test]
+    fn a_refined_patience_judges_like_its_reference_implementation(
+        history in histories(false),
+        patience in patiences(),
+        at in 0..25usize,
+    ) {
+        assert_judged_as_by_reference(patience.into(), &history, at)?;
+    }
+
+    #[test]
+    fn replay_is_replay_by_reference(history in prop_oneof![histories(false), histories(true)], rule in rules()) {
+        let outcome = replay(&history, [rule.clone()]).rows.remove(0);
+        let (stop, best) = replay_by_reference(&rule, &history);
+        prop_assert_eq!(outcome.kept.map(|kept| kept.iteration), best.map(|best| history[best].iteration));
+        prop_assert_eq!(outcome.reason.map(|reason| (outcome.stopped_at, reason)), stop);
+    }
+
+    #[test]
+    fn without_a_state_or_with_another_rule_the_history_is_judged_again(
+        history in histories(true),
+        rule in rules(),
+        other in rules(),
+    ) {
+        let stopping = EarlyStopping::resume(rule.clone(), history.clone()).unwrap();
+        let mut json = serde_json::to_value(&stopping).unwrap();
+        let saved: SavedStopping = serde_json::from_value(json.clone()).unwrap();
+        prop_assert_eq!(saved.resume(other.clone()).unwrap().judge, EarlyStopping::resume(other, history).unwrap().judge);
+        json.as_object_mut().unwrap().remove("state");
+        prop_assert_eq!(serde_json::from_value::<EarlyStopping>(json).unwrap().judge, stopping.judge);
+    }
+
     #[test]
     fn replay_is_stepping_live(history in histories(true), rule in rules()) {
         let outcome = replay(&history, [rule.clone()]).rows.remove(0);
         let replayed = (outcome.reason.map(|_| outcome.stopped_at), outcome.kept.map(|kept| kept.iteration));
-        prop_assert_eq!(live(EarlyStopping::with(rule), &history), replayed);
+        prop_assert_eq!(live(EarlyStopping::with(rule).unwrap(), &history), replayed);
     }
 
     #[test]
@@ -145,29 +242,29 @@ proptest! {
         rule in rules(),
         at in 0..25usize,
     ) {
-        let mut whole = EarlyStopping::with(rule.clone());
-        let mut parts = EarlyStopping::with(rule);
+        let mut whole = EarlyStopping::with(rule.clone()).unwrap();
+        let mut parts = EarlyStopping::with(rule).unwrap();
         for (index, observation) in history.iter().enumerate() {
             if index == at {
                 parts = serde_json::from_str(&serde_json::to_string(&parts).unwrap()).unwrap();
             }
-            prop_assert_eq!(whole.record(observation.clone()), parts.record(observation.clone()));
+            prop_assert_eq!(whole.record(observation.clone()).unwrap(), parts.record(observation.clone()).unwrap());
             prop_assert_eq!(whole.best(), parts.best());
         }
-        prop_assert_eq!(&whole.judgement, &parts.judgement);
+        prop_assert_eq!(&whole.judge, &parts.judge);
     }
 
     #[test]
     fn what_is_not_finite_never_improves_and_always_stops(history in histories(true), rule in rules()) {
-        let mut stopping = EarlyStopping::with(rule);
+        let mut stopping = EarlyStopping::with(rule).unwrap();
         for observation in history {
             let (iteration, broken) = (observation.iteration, observation.not_finite().is_some());
-            let verdict = stopping.record(observation);
+            let verdict = stopping.record(observation).unwrap();
             prop_assert!(!(broken && verdict.improved));
             prop_assert!(!broken || verdict.stop.is_some() && stopping.should_stop(iteration));
         }
-        if let Some(best) = stopping.judgement.best {
-            prop_assert_eq!(stopping.history()[best].not_finite(), None);
+        if let Some(best) = stopping.judge.kept() {
+            prop_assert_eq!(stopping.history()[best.index].not_finite(), None);
         }
     }
 
@@ -184,11 +281,11 @@ proptest! {
     fn the_test_set_decides_nothing(
         history in histories(true),
         rule in rules(),
-        test in prop::collection::vec(any::<f64>(), 25),
+        test in prop::collection::vec(prop_oneof![20 => 0.0..=1.0, 1 => Just(f64::NAN)], 25),
     ) {
         let mut told = history.clone();
         told.iter_mut().zip(test).for_each(|(observation, accuracy)| observation.test_accuracy = Some(accuracy));
-        prop_assert_eq!(live(EarlyStopping::with(rule.clone()), &told), live(EarlyStopping::with(rule), &history));
+        prop_assert_eq!(live(EarlyStopping::with(rule.clone()).unwrap(), &told), live(EarlyStopping::with(rule).unwrap(), &history));
     }
 
     #[test]

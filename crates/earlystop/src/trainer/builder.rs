@@ -142,6 +142,7 @@ impl TrainerBuilder {
         if self.evaluate_every == 0 {
             return Err(Error::argument("evaluate every", "at least 1 iteration", 0));
         }
+        self.rule.check()?;
         check_patience(&self.rule, self.evaluate_every)?;
         self.optimizer.check(&self.network)?;
         let num_classes = self.network.num_classes();
@@ -168,7 +169,7 @@ impl TrainerBuilder {
             test,
             data: OnceLock::new(),
             evaluate_every: self.evaluate_every,
-            stopping: EarlyStopping::with(self.rule),
+            stopping: EarlyStopping::with(self.rule)?,
             iteration: 0,
             losses: Losses::default(),
             elapsed: Duration::ZERO,

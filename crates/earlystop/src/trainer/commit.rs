@@ -194,7 +194,7 @@ impl Trainer {
                 rule: self.stopping.rule().clone(),
             },
             iteration: self.iteration,
-            stopping: self.stopping.clone(),
+            stopping: self.stopping.clone().into(),
             losses: self.losses,
             elapsed: self.elapsed,
             environment: Environment::here(self.network.device()),

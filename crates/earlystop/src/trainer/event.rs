@@ -84,7 +84,7 @@ impl fmt::Display for Event {
             Self::Stopped(StopReason { kind: StopKind::NoImprovement, .. }) => {
                 write!(f, "No improvement found in a while, stopping optimization.")
             }
-            Self::Stopped(reason) => write!(f, "Stopped by {reason}."),
+            Self::Stopped(reason) => write!(f, "{}", reason.sentence()),
             Self::Finished { time } => write!(f, "Time usage: {}", time_usage(*time)),
             Self::Resumed { path, iteration, notes } => {
                 write!(f, "Resumed from {} after iteration {iteration}", path.display())?;
@@ -131,7 +131,8 @@ mod tests {
         assert_eq!(line(StopKind::NoImprovement, "patience(1000)", "no improvement"), tutorial);
         let target = line(StopKind::Target, "target(0.99)", "validation accuracy 0.991 at iteration 300");
         assert_eq!(target, "Stopped by target(0.99): validation accuracy 0.991 at iteration 300.");
-        for kind in [StopKind::Budget, StopKind::Divergence, StopKind::NotFinite, StopKind::Overfitting] {
+        assert_eq!(line(StopKind::NotFinite, "patience(1000)", "the loss is NaN"), "Stopped: the loss is NaN.");
+        for kind in [StopKind::Budget, StopKind::Divergence, StopKind::Overfitting] {
             assert_eq!(line(kind, "rule", "reason"), "Stopped by rule: reason.");
         }
     }

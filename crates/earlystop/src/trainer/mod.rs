@@ -156,7 +156,7 @@ impl Trainer {
                 let observation = self.observe(train_accuracy)?;
                 self.elapsed = before + start.elapsed();
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
-                let improved = self.stopping.record(observation.clone()).improved;
+                let improved = self.stopping.record(observation.clone())?.improved;
                 self.losses = Losses::default();
                 self.stopped = self.stopping.stop_reason(self.iteration);
                 self.commit(Some(Event::Evaluated { observation, improved }), report)?;

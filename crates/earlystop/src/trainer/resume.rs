@@ -7,7 +7,6 @@ use super::commit::KEY;
 use super::state::{Differences, RunState};
 use super::{Event, Trainer};
 use crate::checkpoint::{Checkpoint, CheckpointPart, Saved, Saver, Store, Valid};
-use crate::early_stopping::EarlyStopping;
 use crate::error::{Error, Result};
 
 /// Which checkpoint to resume from, and whether other settings are accepted: see [`Trainer::resume_from`].
@@ -147,7 +146,7 @@ impl Trainer {
         if !settings.is_empty() && !accepts_new_settings {
             return Err(Error::SettingsDiffer { path: path.to_owned(), differences: settings });
         }
-        let stopping = EarlyStopping::resume(self.stopping.rule().clone(), state.stopping.history().to_vec());
+        let stopping = state.stopping.resume(self.stopping.rule().clone())?;
         Saver::new().restore(path, &[&self.network, &self.optimizer])?;
         notes.extend(settings);
         self.iteration = state.iteration;

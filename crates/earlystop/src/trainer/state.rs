@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::early_stopping::{EarlyStopping, Rule};
+use crate::early_stopping::{Rule, SavedStopping};
 use crate::kernels::{self, Processor};
 use crate::mnist::Examples;
 use crate::network::{Description, Precision};
@@ -20,7 +20,7 @@ pub(super) struct RunState {
     /// The number of iterations made; with the seeds, this is the position in the data.
     pub(super) iteration: u64,
     /// The stopping rule and all evaluations so far.
-    pub(super) stopping: EarlyStopping,
+    pub(super) stopping: SavedStopping,
     /// The training losses since the last evaluation.
     #[serde(default)]
     pub(super) losses: Losses,
