@@ -8,8 +8,5 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let flags: Vec<_> = args.raw_args()?.collect();
     let workspace = Workspace::locate();
     let environment = setup::ensure(&workspace)?;
-    command::run(
-        "run JupyterLab",
-        environment.command(&environment.jupyter).arg("lab").args(flags).arg(workspace.notebooks()),
-    )
+    command::run("run JupyterLab", environment.module("jupyterlab").args(flags).arg(workspace.notebooks()))
 }

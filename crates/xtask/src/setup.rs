@@ -1,11 +1,14 @@
 //! `cargo xtask setup`: makes ready what the other verbs need, and does nothing where that is done.
 
 mod diagnosis;
+mod files;
 mod kernel;
 mod libtorch;
+mod place;
 mod preflight;
 mod python;
 mod requirements;
+mod scripts;
 mod warm_up;
 
 use std::ffi::{OsStr, OsString};
@@ -27,8 +30,6 @@ pub(crate) struct Environment {
     pub(crate) root: PathBuf,
     /// The Python that has Jupyter.
     pub(crate) python: PathBuf,
-    /// The program `jupyter` beside it.
-    pub(crate) jupyter: PathBuf,
     /// libtorch's folder, as the link in the clone.
     pub(crate) libtorch: PathBuf,
     /// What programs of this environment need in their environment variables.
@@ -40,6 +41,14 @@ impl Environment {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// A command that runs a module of this environment's Python, as `nbconvert`. The script of that name would do as
+    /// well, but not in every folder: it names its Python in its first line.
+    pub(crate) fn module(&self, name: &str) -> Command {
+        let mut command = self.command(&self.python);
+        command.args(["-m", name]);
         command
     }
 }
@@ -57,6 +66,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 
 /// Makes everything ready that notebooks and tests need.
 pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
+    place::check(&workspace.root)?;
     let _lock = lock(workspace)?;
     preflight::rust_version()?;
     preflight::compiler()?;
@@ -72,6 +82,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     libtorch::ensure(workspace, &prefix)?;
     kernel::finish_install(workspace, installing)?;
     kernel::register(workspace, &prefix)?;
+    place::settle(workspace)?;
 
     let bin = prefix.join("bin");
     let mut path = bin.clone().into_os_string();
@@ -80,7 +91,6 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     let environment = Environment {
         root: workspace.root.clone(),
         python: python::python(&prefix),
-        jupyter: bin.join("jupyter"),
         libtorch: workspace.libtorch_link(),
         // The last: this environment's kernels before those in the user's home.
         variables: vec![("PATH", path), ("JUPYTER_PREFER_ENV_PATH", "1".into())],

@@ -88,7 +88,9 @@ impl Builds {
     pub(crate) fn new(kernel: &Path, clone: &Path) -> Self {
         // As evcxr spells the crate's path: with two spellings, cargo would see two crates.
         let clone = clone.canonicalize().unwrap_or_else(|_| clone.to_owned());
-        Self { folder: kernel.join("build"), clone }
+        // A link where the clone's path has characters that evcxr cannot take (setup/place.rs): evcxr is given where it leads.
+        let folder = kernel.join("build");
+        Self { folder: folder.canonicalize().unwrap_or(folder), clone }
     }
 
     /// Takes a free folder, made or made anew from the warm one where needed.
@@ -109,9 +111,10 @@ impl Builds {
         Ok(slot)
     }
 
-    /// What the warm folder was made from, if it was completed.
+    /// What the warm folder was made from, if it was completed and is still there.
     pub(crate) fn stamp(&self) -> Option<String> {
-        read_stamp(&self.folder.join("warm"))
+        let warm = self.folder.join("warm");
+        warm.join("ctx/target").exists().then(|| read_stamp(&warm)).flatten()
     }
 
     /// Completes the warm folder.
@@ -163,13 +166,16 @@ impl Builds {
         // For a target that does not exist: in Cargo.lock all the same, but nothing for evcxr's analysis to load.
         let manifest = format!(
             "[package]\nname = \"pins\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\npath = \"lib.rs\"\n\n\
-             [target.'cfg(any())'.dependencies]\nearlystop = {{ path = \"{}\" }}\n",
-            self.clone.join("crates/earlystop").display()
+             [target.'cfg(any())'.dependencies]\nearlystop = {{ path = {} }}\n",
+            toml_string(&self.clone.join("crates/earlystop"))
         );
         std::fs::create_dir_all(&pins).map_err(|source| Error::io("create", &pins, &source))?;
-        let stamp = folder.join(STAMP);
-        if stamp.exists() {
-            std::fs::remove_file(&stamp).map_err(|source| Error::io("remove", &stamp, &source))?;
+        // Of evcxr's own crate, which it writes anew, nothing is taken over: the manifest names where the clone was, and what
+        // was compiled from the source finds Rust's libraries only from the folder that it was compiled in.
+        for stale in ["ctx/Cargo.toml", "ctx/src/lib.rs", STAMP].map(|name| folder.join(name)) {
+            if stale.exists() {
+                std::fs::remove_file(&stale).map_err(|source| Error::io("remove", &stale, &source))?;
+            }
         }
         for (path, text) in [("Cargo.toml", WORKSPACE), ("pins/Cargo.toml", &manifest), ("pins/lib.rs", "")] {
             let path = folder.join(path);
@@ -199,12 +205,17 @@ pub(crate) fn layout() -> &'static str {
     WORKSPACE
 }
 
+/// A path as a string of TOML. In paths that hold a quote or a backslash, JSON escapes both as TOML does.
+fn toml_string(path: &Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
 fn read_stamp(folder: &Path) -> Option<String> {
     std::fs::read_to_string(folder.join(STAMP)).ok()
 }
 
 /// Copies a folder with all times, by which cargo knows what is up to date; half a copy is never seen.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let copying = to.with_extension("copying");
     for old in [&copying, to] {
         if old.exists() {
@@ -287,6 +298,36 @@ mod tests {
         drop((warming, slot));
         builds.set_stamp("one").unwrap();
         assert!(compiled(&builds.take().unwrap()).is_some());
+    }
+
+    #[test]
+    fn evcxr_is_given_where_a_link_leads() {
+        let (clone, builds) = warm_clone();
+        let outside = tempfile::tempdir().unwrap();
+        let (from, to) = (builds.folder.clone(), outside.path().canonicalize().unwrap().join("builds"));
+        std::fs::rename(&from, &to).unwrap();
+        std::os::unix::fs::symlink(&to, &from).unwrap();
+        let builds = Builds::new(&clone.path().join(".kernel"), clone.path());
+        assert!(builds.take().unwrap().crate_folder().starts_with(&to));
+    }
+
+    #[test]
+    fn a_moved_clones_manifests_name_the_new_place() {
+        let (clone, builds) = warm_clone();
+        let warm = builds.folder.join("warm");
+        std::fs::create_dir_all(warm.join("ctx")).unwrap();
+        std::fs::write(
+            warm.join("ctx/Cargo.toml"),
+            "[dependencies]\nearlystop = { path = \"/old/crates/earlystop\" }\n",
+        )
+        .unwrap();
+        let new = clone.path().join("it's \"new\"");
+        std::fs::create_dir(&new).unwrap();
+        std::fs::copy(clone.path().join("Cargo.lock"), new.join("Cargo.lock")).unwrap();
+        drop(Builds::new(&clone.path().join(".kernel"), &new).take_warm().unwrap());
+        let pins = std::fs::read_to_string(warm.join("pins/Cargo.toml")).unwrap();
+        assert!(pins.contains(r#"it's \"new\"/crates/earlystop" }"#), "{pins}");
+        assert!(!warm.join("ctx/Cargo.toml").exists() && !warm.join(STAMP).exists());
     }
 
     #[test]

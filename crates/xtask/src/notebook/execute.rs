@@ -52,8 +52,7 @@ struct Ended {
 fn nbconvert(environment: &Environment, flags: &[&str], from: &Path, to: &Path) -> Result<Ended> {
     let cannot = |source: std::io::Error| Error::new("run jupyter nbconvert").got(source.to_string());
     let mut child = environment
-        .command(&environment.jupyter)
-        .arg("nbconvert")
+        .module("nbconvert")
         .args(flags)
         .arg("--config")
         .arg(environment.root.join("notebooks/stop_on_failure.py"))

@@ -36,7 +36,8 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
     eprintln!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION}, meanwhile");
     let mut cargo = super::cargo();
     cargo
-        .args(["install", "evcxr_jupyter", "--locked", "--version", EVCXR_VERSION, "--root"])
+        // By force: cargo believes its record, also of a program that is damaged.
+        .args(["install", "evcxr_jupyter", "--force", "--locked", "--version", EVCXR_VERSION, "--root"])
         .arg(&kernel)
         // Below the clone, so that an interrupted installation goes on where it stopped.
         .env("CARGO_TARGET_DIR", kernel.join("install"));
@@ -59,18 +60,18 @@ pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) ->
     Ok(())
 }
 
-/// Whether cargo's own record of what it installed has the version.
+/// Whether cargo's own record of what it installed has the version, and the program starts.
 pub(super) fn is_installed(workspace: &Workspace) -> bool {
     let kernel = workspace.kernel();
     let record = std::fs::read_to_string(kernel.join(".crates.toml")).unwrap_or_default();
-    record.contains(&format!("\"evcxr_jupyter {EVCXR_VERSION} ")) && kernel.join("bin/evcxr_jupyter").exists()
+    record.contains(&format!("\"evcxr_jupyter {EVCXR_VERSION} "))
+        && command::ask(Command::new(kernel.join("bin/evcxr_jupyter")).arg("--help")).is_some()
 }
 
 /// Puts a copy of this program beside the kernel, which starts it (`kernel.rs`), and writes the kernelspec.
 pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> {
     let launcher = workspace.kernel().join("bin/start-kernel");
-    let program = std::env::current_exe().map_err(|source| Error::new("find myself").got(source.to_string()))?;
-    write_if_changed(&launcher, &read(&program)?, true)?;
+    write_if_changed(&launcher, &this_program()?, true)?;
 
     let config = workspace.kernel().join("config");
     std::fs::create_dir_all(&config).map_err(|source| Error::io("create", &config, &source))?;
@@ -85,16 +86,21 @@ pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> 
             .ok_or_else(|| Error::new(format!("install the kernelspec into {}", folder.display())))?;
     }
     let toolchain = std::env::var("RUSTUP_TOOLCHAIN").ok();
-    let spec = kernelspec(&launcher, &workspace.libtorch_link(), toolchain.as_deref());
+    // evcxr moves what it compiled out of the folder from which the relative rpath leads to Rust's standard library. It is
+    // found all the same where that rpath climbs up to `/`, but not where the clone and the toolchain share a folder.
+    let rust = command::ask(Command::new("rustc").args(["--print", "target-libdir"]))
+        .ok_or_else(|| Error::new("run `rustc --print target-libdir`").hint("Install Rust: https://rustup.rs"))?;
+    let libraries = [&workspace.libtorch_link().join("lib"), Path::new(&rust)];
+    let spec = kernelspec(&launcher, &workspace.libtorch_link(), libraries, toolchain.as_deref());
     write_if_changed(&folder.join("kernel.json"), spec.as_bytes(), false)
 }
 
 /// The text of kernel.json. Its `env` is all that a kernel needs of its surroundings.
-fn kernelspec(launcher: &Path, libtorch: &Path, toolchain: Option<&str>) -> String {
+fn kernelspec(launcher: &Path, libtorch: &Path, libraries: [&Path; 2], toolchain: Option<&str>) -> String {
     let library_path = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
     let mut env = json!({
-        "LIBTORCH": libtorch,
-        library_path: libtorch.join("lib"),
+        "LIBTORCH": literal(libtorch),
+        library_path: libraries.map(literal).join(":"),
         // glibc gives memory back and asks for it again with every batch, which costs up to half of the time.
         // 32 MiB is the largest that it takes for the one, 1 GiB serves for the other.
         "MALLOC_MMAP_THRESHOLD_": "33554432",
@@ -112,6 +118,11 @@ fn kernelspec(launcher: &Path, libtorch: &Path, toolchain: Option<&str>) -> Stri
         "env": env,
     });
     format!("{spec:#}\n")
+}
+
+/// A path in the kernelspec's `env`, where Jupyter puts the value of a variable in the place of `$NAME`.
+fn literal(path: &Path) -> String {
+    path.to_string_lossy().replace('$', "$$")
 }
 
 /// Writes `content` under a temporary name and renames it, since the file may be in use.
@@ -132,8 +143,12 @@ fn write_if_changed(path: &Path, content: &[u8], executable: bool) -> Result<()>
     write().map_err(|source| Error::io("write", path, &source))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| Error::io("read", path, &source))
+/// This program's file, even where a build has put another in its place meanwhile.
+fn this_program() -> Result<Vec<u8>> {
+    let running = PathBuf::from("/proc/self/exe");
+    let program = if running.exists() { Ok(running) } else { std::env::current_exe() };
+    let program = program.map_err(|source| Error::new("find myself").got(source.to_string()))?;
+    std::fs::read(&program).map_err(|source| Error::io("read", &program, &source))
 }
 
 #[cfg(test)]
@@ -142,11 +157,26 @@ mod tests {
 
     #[test]
     fn the_kernelspec_carries_what_tch_needs() {
-        let spec = kernelspec(Path::new("/c/.kernel/bin/start-kernel"), Path::new("/c/.libtorch"), Some("stable"));
+        let libraries = [Path::new("/c/.libtorch/lib"), Path::new("/rust/lib")];
+        let (launcher, libtorch) = (Path::new("/c/.kernel/bin/start-kernel"), Path::new("/c/.libtorch"));
+        let spec = kernelspec(launcher, libtorch, libraries, Some("stable"));
         let spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
         assert_eq!(spec["argv"], json!(["/c/.kernel/bin/start-kernel", "kernel", "{connection_file}"]));
         assert_eq!(spec["env"]["LIBTORCH"], "/c/.libtorch");
+        #[cfg(target_os = "linux")]
+        assert_eq!(spec["env"]["LD_LIBRARY_PATH"], "/c/.libtorch/lib:/rust/lib");
         assert_eq!(spec["env"]["RUSTUP_TOOLCHAIN"], "stable");
+    }
+
+    #[test]
+    fn a_dollar_in_the_clones_path_is_no_variable_to_jupyter() {
+        let libraries = [Path::new("/$c/.libtorch/lib"), Path::new("/rust/lib")];
+        let spec = kernelspec(Path::new("/$c/start-kernel"), Path::new("/$c/.libtorch"), libraries, None);
+        let spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
+        assert_eq!(
+            (&spec["env"]["LIBTORCH"], &spec["argv"][0]),
+            (&json!("/$$c/.libtorch"), &json!("/$c/start-kernel"))
+        );
     }
 
     #[test]
@@ -187,11 +217,15 @@ mod tests {
         let workspace = Workspace { root: clone.path().to_owned() };
         assert!(!is_installed(&workspace));
         std::fs::create_dir_all(workspace.kernel().join("bin")).unwrap();
-        std::fs::write(workspace.kernel().join("bin/evcxr_jupyter"), "").unwrap();
+        let program = workspace.kernel().join("bin/evcxr_jupyter");
+        write_if_changed(&program, b"#!/bin/sh\nexit 0\n", true).unwrap();
         for (version, installed) in [("0.21.1", false), (EVCXR_VERSION, true)] {
             let record = format!("[v1]\n\"evcxr_jupyter {version} (registry)\" = [\"evcxr_jupyter\"]\n");
             std::fs::write(workspace.kernel().join(".crates.toml"), record).unwrap();
             assert_eq!(is_installed(&workspace), installed);
         }
+        // As a full disk leaves it.
+        std::fs::write(&program, "").unwrap();
+        assert!(!is_installed(&workspace));
     }
 }

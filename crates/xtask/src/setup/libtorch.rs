@@ -1,5 +1,6 @@
 //! libtorch: the caller's own, the Python environment's, or the PyPI wheel without its CUDA libraries.
 
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,15 +24,32 @@ pub(super) fn ensure(workspace: &Workspace, environment: &Path) -> Result<()> {
         check_callers(&callers)?;
         return point(&link, &callers);
     }
-    if version(&link).as_deref() == Some(VERSION) {
+    find_or_fetch(workspace, environment)
+}
+
+/// The clone's own libtorch, the one that was used before, the Python environment's, or a new one.
+fn find_or_fetch(workspace: &Workspace, environment: &Path) -> Result<()> {
+    let link = workspace.libtorch_link();
+    let folder = workspace.root.join(format!(".libtorch-{VERSION}"));
+    let own = folder.join("torch");
+    // Before what the link names: in a copied clone that is the original's, in a moved one it is gone.
+    if is_complete(&own) {
+        return point(&link, &own);
+    }
+    if is_complete(&link) {
         return Ok(());
     }
-    if let Some(installed) = installed(environment).filter(|path| version(path).as_deref() == Some(VERSION)) {
+    if let Some(installed) = installed(environment).filter(|path| is_complete(path)) {
         return point(&link, &installed);
     }
-    let folder = workspace.root.join(format!(".libtorch-{VERSION}"));
     fetch(environment, &folder)?;
-    point(&link, &folder.join("torch"))
+    point(&link, &own)
+}
+
+/// Whether a folder has libtorch, in the version that is wanted, and not only what says so.
+fn is_complete(libtorch: &Path) -> bool {
+    let library = libtorch.join("lib").join(format!("{DLL_PREFIX}torch_cpu{DLL_SUFFIX}"));
+    version(libtorch).as_deref() == Some(VERSION) && library.exists()
 }
 
 /// Refuses a LIBTORCH that tch could not be built with.
@@ -82,7 +100,7 @@ fn fetch(environment: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `link` point to `libtorch`.
+/// Makes `link` point to `libtorch`; from inside the clone relatively, so that the link moves with the clone.
 fn point(link: &Path, libtorch: &Path) -> Result<()> {
     let canonical = libtorch.canonicalize().map_err(|source| Error::io("find", libtorch, &source))?;
     if link.canonicalize().is_ok_and(|current| current == canonical) {
@@ -94,7 +112,9 @@ fn point(link: &Path, libtorch: &Path) -> Result<()> {
         }
         _ => {}
     }
-    std::os::unix::fs::symlink(&canonical, link).map_err(|source| Error::io("make the link", link, &source))
+    let beside = link.parent().and_then(|root| root.canonicalize().ok());
+    let target = beside.and_then(|root| Some(canonical.strip_prefix(root).ok()?.to_owned())).unwrap_or(canonical);
+    std::os::unix::fs::symlink(&target, link).map_err(|source| Error::io("make the link", link, &source))
 }
 
 #[cfg(test)]
@@ -131,5 +151,32 @@ mod tests {
             assert_eq!(link.canonicalize().unwrap(), target.canonicalize().unwrap());
         }
         assert!(point(&link, &folder.path().join("three")).is_err());
+    }
+
+    #[test]
+    fn a_link_inside_the_clone_moves_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::create_dir_all(old.join("libtorch")).unwrap();
+        point(&old.join("link"), &old.join("libtorch")).unwrap();
+        std::fs::rename(&old, &new).unwrap();
+        assert_eq!(new.join("link").canonicalize().unwrap(), new.join("libtorch").canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_copied_clone_uses_its_own_libtorch() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = format!("torch/lib/{DLL_PREFIX}torch_cpu{DLL_SUFFIX}");
+        for clone in ["original", "copy"] {
+            let own = folder.path().join(clone).join(format!(".libtorch-{VERSION}"));
+            std::fs::create_dir_all(own.join("torch/lib")).unwrap();
+            std::fs::write(own.join("torch/build-version"), VERSION).unwrap();
+            std::fs::write(own.join(&library), "").unwrap();
+        }
+        let own = |clone: &str| folder.path().join(clone).join(format!(".libtorch-{VERSION}/torch"));
+        let copy = Workspace { root: folder.path().join("copy") };
+        std::os::unix::fs::symlink(own("original"), copy.libtorch_link()).unwrap();
+        find_or_fetch(&copy, Path::new("/no/python")).unwrap();
+        assert_eq!(copy.libtorch_link().canonicalize().unwrap(), own("copy").canonicalize().unwrap());
     }
 }

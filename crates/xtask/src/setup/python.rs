@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::diagnosis::advice;
 use super::requirements::{Requirements, parse_version};
+use super::scripts;
 use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Error, Result, command};
@@ -54,12 +55,13 @@ pub(super) fn plan(workspace: &Workspace, requirements: &Requirements) -> Result
 impl Plan {
     /// Makes what is to be made; gives the environment's folder.
     pub(super) fn carry_out(self, workspace: &Workspace, requirements: &Requirements) -> Result<PathBuf> {
-        let chosen = match self {
-            Self::Ready(prefix) => return Ok(prefix),
-            Self::Make(chosen) => chosen,
-        };
         let venv = workspace.venv();
-        fill(&venv, chosen, requirements, "environment.yml")?;
+        match self {
+            Self::Ready(prefix) if prefix != venv => return Ok(prefix),
+            Self::Ready(_) => {}
+            Self::Make(chosen) => fill(&venv, chosen, requirements, "environment.yml")?,
+        }
+        scripts::mend(&venv)?;
         Ok(venv)
     }
 }
@@ -69,6 +71,7 @@ pub(super) fn ensure_own(venv: &Path, requirements: &Requirements, list: &str) -
     if !lacking(venv, requirements).is_empty() {
         fill(venv, find(requirements)?, requirements, list)?;
     }
+    scripts::mend(venv)?;
     Ok(python(venv))
 }
 

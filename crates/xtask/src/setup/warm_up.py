@@ -30,6 +30,9 @@ def end_with(parent):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+# As at the stop of a keyboard, so that the kernel is ended below.
+for ending in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(ending, signal.default_int_handler)
 threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
 manager, client = start_new_kernel(startup_timeout=600, kernel_name=kernel_name)
 try:
