@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{CheckpointPart, Mismatch};
+use crate::checkpoint::{CheckpointPart, LockHolder, Mismatch};
 use crate::mnist::idx::IdxError;
 
 /// The library's result.
@@ -68,13 +68,20 @@ pub enum Error {
         mismatches: Vec<Mismatch>,
     },
 
-    /// Another store saves into the folder.
-    #[error("{}: {}", folder.display(), in_use(*holder))]
+    /// Another process saves into the folder.
+    #[error("{}: {} saves into this folder: stop it first, or choose another folder", folder.display(), name_of(holder))]
     Locked {
         /// The folder.
         folder: PathBuf,
-        /// The process that saves into it, if it is known.
-        holder: Option<u32>,
+        /// The process, if it is known.
+        holder: Option<LockHolder>,
+    },
+
+    /// A newer store of the same process has taken over the folder, for example because a notebook cell was run again.
+    #[error("{}: a newer store has taken over this folder: save with that one, or open a new store", folder.display())]
+    TakenOver {
+        /// The folder.
+        folder: PathBuf,
     },
 
     /// A tensor or a metadata key that no checkpoint can hold.
@@ -207,12 +214,6 @@ fn other_run(resume_error: Option<&str>) -> String {
     }
 }
 
-fn in_use(holder: Option<u32>) -> String {
-    match holder {
-        Some(pid) if pid == std::process::id() => {
-            "another store of this process saves into this folder: drop that one first".to_owned()
-        }
-        Some(pid) => format!("process {pid} saves into this folder: stop it first, or choose another folder"),
-        None => "another process saves into this folder: stop it first, or choose another folder".to_owned(),
-    }
+fn name_of(holder: &Option<LockHolder>) -> String {
+    holder.as_ref().map_or_else(|| "another process".to_owned(), LockHolder::to_string)
 }

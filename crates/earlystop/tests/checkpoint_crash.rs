@@ -76,7 +76,10 @@ fn no_kill_at_any_instant_loses_a_reported_checkpoint() {
         let first = last_report(&mut output, false).expect("the child saves");
         if kill == 0 {
             let error = Store::open(dir.path()).unwrap().lock().unwrap_err();
-            assert!(matches!(error, Error::Locked { holder, .. } if holder == Some(child.id())), "{error}");
+            assert!(
+                matches!(&error, Error::Locked { holder: Some(holder), .. } if holder.pid == child.id()),
+                "{error}"
+            );
         }
         std::thread::sleep(Duration::from_micros(random.gen_range(0..20_000)));
         child.kill().unwrap(); // SIGKILL

@@ -215,7 +215,9 @@ fn a_run_is_resumed_and_goes_on() {
             let optimizer = Adam::new(&live, 1.0).unwrap();
             Saver::new().restore(latest_checkpoint(folder.path()).unwrap().unwrap(), &[&live, &optimizer]).unwrap();
             assert_eq!(variables(&live), expected.variables);
-            assert!(optimizer.tensors().iter().all(|named| named.tensor.abs().sum(Kind::Double).double_value(&[]) > 0.0));
+            assert!(
+                optimizer.tensors().iter().all(|named| named.tensor.abs().sum(Kind::Double).double_value(&[]) > 0.0)
+            );
 
             // Another one goes on, from the last commit instead of from the best variables.
             let mut resumed = trainer(rule, folder.path());

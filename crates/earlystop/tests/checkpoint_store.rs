@@ -149,19 +149,76 @@ fn going_back_to_an_earlier_step_loses_no_better_checkpoint() {
 }
 
 #[test]
-fn of_two_stores_the_second_may_look_but_not_save() {
+fn archiving_moves_what_was_saved_later_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut first = Store::open(dir.path()).unwrap();
-    save(&mut first, 1, 0.5);
-    let mut second = Store::open(dir.path()).unwrap();
-    assert_eq!(second.latest().unwrap().unwrap().step, 1);
-    assert!(matches!(second.lock(), Err(Error::Locked { .. })));
-    let error = second.save(2, None, &[&state(2.0)], &Metadata::new()).unwrap_err();
-    assert!(matches!(&error, Error::Locked { holder: Some(pid), .. } if *pid == std::process::id()), "{error}");
-    assert!(error.to_string().starts_with(&*dir.path().to_string_lossy()));
-    drop(first);
-    save(&mut second, 2, 0.5);
-    assert_eq!(steps(&second), [1, 2]);
+    let mut store = Store::open(dir.path()).unwrap();
+    for (step, score) in [(100, 0.5), (200, 0.9), (300, 0.8), (400, 0.7)] {
+        save(&mut store, step, score);
+    }
+    let best = store.best().unwrap().unwrap();
+    let bytes = fs::read(dir.path().join("step-000400.safetensors")).unwrap();
+    let archive = store.archive_after(&best).unwrap().unwrap();
+    assert_eq!(archive, dir.path().join("after-step-000200"));
+    assert_eq!(steps(&store), [100, 200]);
+    assert_eq!(steps(&Store::open(&archive).unwrap()), [300, 400]);
+    assert_eq!(fs::read(archive.join("step-000400.safetensors")).unwrap(), bytes);
+    assert_eq!(store.archive_after(&best).unwrap(), None);
+
+    // The run goes on from there, and is set aside once more, without mixing with the first time.
+    save(&mut store, 300, 0.1);
+    save(&mut store, 200, 0.2); // becomes step-000200.2, as the older one is better
+    assert_eq!(steps(&store), [100, 200, 300, 200]);
+    let second = store.archive_after(&best).unwrap().unwrap();
+    assert_eq!(second, dir.path().join("after-step-000200.2"));
+    assert_eq!(steps(&Store::open(&second).unwrap()), [300, 200]);
+    assert_eq!(steps(&Store::open(&archive).unwrap()), [300, 400]);
+    assert_eq!(store.latest_valid().unwrap().saved.unwrap(), best);
+    assert_eq!(save(&mut store, 300, 0.3), dir.path().join("step-000300.safetensors"));
+}
+
+#[test]
+fn archiving_moves_damaged_files_of_later_steps_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let paths: Vec<PathBuf> = (1..=4).map(|step| save(&mut store, step, 0.5)).collect();
+    let second = store.list().unwrap().swap_remove(1);
+    fs::write(&paths[0], "damaged").unwrap();
+    fs::write(&paths[3], "damaged").unwrap();
+    flip_last_byte(&paths[2]);
+    let archive = store.archive_after(&second).unwrap().unwrap();
+    let mut names: Vec<_> = fs::read_dir(archive).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["step-000003.safetensors", "step-000004.safetensors"]);
+    assert!(paths[0].exists() && paths[1].exists());
+}
+
+#[test]
+fn archiving_after_a_checkpoint_of_another_folder_is_refused() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut store = Store::open(dir.path()).unwrap();
+    save(&mut store, 1, 0.5);
+    save(&mut store, 2, 0.5);
+    let mut elsewhere = Store::open(other.path()).unwrap();
+    save(&mut elsewhere, 7, 0.5);
+    let error = store.archive_after(&elsewhere.latest().unwrap().unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("checkpoint: expected one of those in ") && error.contains("step-000007"), "{error}");
+    assert_eq!(steps(&store), [1, 2]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_relative_link_still_points_to_its_file_after_archiving() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let mut store = Store::open(&folder).unwrap();
+    save(&mut store, 1, 0.5);
+    let first = store.latest().unwrap().unwrap();
+    let path = save(&mut store, 2, 0.5);
+    fs::rename(&path, dir.path().join("large-disk")).unwrap();
+    std::os::unix::fs::symlink("../large-disk", &path).unwrap();
+    let archive = store.archive_after(&first).unwrap().unwrap();
+    assert_eq!(steps(&Store::open(&archive).unwrap()), [2]);
+    assert!(!path.exists() && dir.path().join("large-disk").exists());
 }
 
 #[test]

@@ -2,22 +2,41 @@
 
 use std::ffi::OsString;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::Warning;
+use super::format::hex_sha256;
 use crate::{Error, Result};
 
 /// The operations that a save consists of, so that tests can let each of them fail.
 pub(super) trait Files: Debug + Send + Sync {
-    /// Creates a file that did not exist.
-    fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create_new(true).open(path)
+    /// Creates a file that did not exist. A private one can be read by its owner alone.
+    fn create(&self, path: &Path, is_private: bool) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        #[cfg(unix)]
+        if is_private {
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
+        options.write(true).create_new(true).open(path)
     }
     /// Writes as many of the bytes as the system takes at once.
     fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         io::Write::write(&mut file, bytes)
+    }
+    /// Gives a file the mode of another and, if the system permits, its owner and group.
+    fn copy_permissions(&self, file: &File, from: &fs::Metadata) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+            // Only a privileged process may give a file away. The mode comes last: a change of owner clears bits of it.
+            let _ = fchown(file, Some(from.uid()), Some(from.gid())).or_else(|_| fchown(file, None, Some(from.gid())));
+            file.set_permissions(fs::Permissions::from_mode(from.mode() & 0o7777))
+        }
+        #[cfg(not(unix))]
+        Ok(())
     }
     /// Waits until a file's content is on the disk.
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -36,6 +55,14 @@ pub(super) trait Files: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+    /// Locks a file, or says that somebody else has locked it.
+    fn try_lock(&self, file: &File) -> Result<(), TryLockError> {
+        file.try_lock()
+    }
+    /// Locks a file, and waits until whoever has locked it lets go.
+    fn lock(&self, file: &File) -> io::Result<()> {
+        file.lock()
+    }
 }
 
 /// The real disk.
@@ -49,55 +76,129 @@ pub(super) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Err
     move |source| Error::Io { path: path.to_owned(), action, source }
 }
 
+/// Returns whether the file system does not offer an operation, as opposed to one that failed.
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let is_code = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::ENOTTY));
+    #[cfg(not(unix))]
+    let is_code = false;
+    is_code || error.kind() == ErrorKind::Unsupported // ENOSYS, EOPNOTSUPP
+}
+
 /// The folder that holds `path`.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes `parts`, one after another, to `path` by way of a temporary file beside it.
+/// A file that is being written.
+pub(super) struct Output<'a> {
+    files: &'a dyn Files,
+    file: &'a File,
+    path: &'a Path,
+}
+
+impl Output<'_> {
+    pub(super) fn write(&self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.files.write(self.file, bytes) {
+                Ok(0) => return Err(io_error(self.path, "write its temporary file")(ErrorKind::WriteZero.into())),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(io_error(self.path, "write its temporary file")(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file to `path` by way of a temporary file beside it, and returns what the file system could not guarantee.
 ///
-/// After an error before the last step the old file is untouched; when only the last step fails, the new file is in
-/// place, but a power failure may still bring the old one back.
-pub(super) fn write_atomically(files: &dyn Files, path: &Path, parts: &[Vec<u8>]) -> Result<()> {
-    let (temporary, file) = create_temporary(files, path)?;
-    let written = write_and_move(files, &temporary, file, path, parts);
+/// If `path` is a symbolic link, the file that it points to is replaced and the link stays. A file that is replaced
+/// passes its mode on.
+///
+/// After an error before the last step the old file is untouched. If only the last step fails, the new file is in place,
+/// but a power failure may still bring the old one back.
+pub(super) fn write_atomically(
+    files: &dyn Files,
+    path: &Path,
+    content: impl FnOnce(&Output<'_>) -> Result<()>,
+) -> Result<Vec<Warning>> {
+    let target = follow_links(path)?;
+    let replaced = fs::metadata(&target).ok().filter(fs::Metadata::is_file);
+    remove_leftovers(files, &target);
+    let (temporary, file) = create_temporary(files, path, &target, replaced.is_some())?;
+    let mut warnings = Vec::new();
+    let written = write_and_move(files, [&temporary, &target], &file, path, replaced, content, &mut warnings);
     if written.is_err() {
         // The first error counts; what cannot be deleted now is a leftover for the next save.
         let _ = files.remove(&temporary);
-        return written;
     }
-    files.sync_folder(folder_of(path)).map_err(io_error(path, "sync its folder to the disk"))
+    written?;
+    let synced = sync_folder(files, folder_of(&target));
+    warnings.extend(synced.map_err(io_error(path, "sync its folder to the disk"))?);
+    Ok(warnings)
 }
 
-fn write_and_move(files: &dyn Files, temporary: &Path, file: File, path: &Path, parts: &[Vec<u8>]) -> Result<()> {
-    // A lock tells a temporary file in the making from one that a dead process left. Where a file system has no locks,
-    // none is ever taken for dead.
-    let _ = file.lock();
-    for mut rest in parts.iter().map(Vec::as_slice) {
-        while !rest.is_empty() {
-            match files.write(&file, rest) {
-                Ok(0) => return Err(io_error(path, "write its temporary file")(ErrorKind::WriteZero.into())),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(io_error(path, "write its temporary file")(error)),
-            }
+fn write_and_move(
+    files: &dyn Files,
+    [temporary, target]: [&Path; 2],
+    file: &File,
+    path: &Path,
+    replaced: Option<fs::Metadata>,
+    content: impl FnOnce(&Output<'_>) -> Result<()>,
+    warnings: &mut Vec<Warning>,
+) -> Result<()> {
+    // A lock tells a temporary file in the making from one that a dead process left.
+    let _ = files.lock(file);
+    content(&Output { files, file, path })?;
+    if let Some(error) = replaced.and_then(|replaced| files.copy_permissions(file, &replaced).err()) {
+        warnings.push(Warning::PermissionsChanged { path: path.to_owned(), reason: error.to_string() });
+    }
+    match files.sync(file) {
+        Err(error) if is_unsupported(&error) => {
+            warnings.push(Warning::NotSynced { path: path.to_owned(), reason: error.to_string() });
+        }
+        synced => synced.map_err(io_error(path, "sync its temporary file to the disk"))?,
+    }
+    files.rename(temporary, target).map_err(io_error(path, "move its temporary file into place"))
+}
+
+/// Syncs a folder. Some file systems have no such operation, and a folder that cannot be listed cannot be synced either.
+pub(super) fn sync_folder(files: &dyn Files, folder: &Path) -> io::Result<Option<Warning>> {
+    match files.sync_folder(folder) {
+        Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::PermissionDenied => {
+            Ok(Some(Warning::NotSynced { path: folder.to_owned(), reason: error.to_string() }))
+        }
+        synced => synced.map(|()| None),
+    }
+}
+
+/// Returns the path of the file that a save replaces: the end of a chain of symbolic links. It need not exist.
+fn follow_links(path: &Path) -> Result<PathBuf> {
+    const MAX_LINKS: usize = 40; // as on Linux
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&target) {
+            Ok(link) => target = folder_of(&target).join(link),
+            Err(_) => return Ok(target),
         }
     }
-    files.sync(&file).map_err(io_error(path, "sync its temporary file to the disk"))?;
-    files.rename(temporary, path).map_err(io_error(path, "move its temporary file into place"))
+    let error = io::Error::new(ErrorKind::InvalidInput, "they form a loop");
+    Err(io_error(path, "follow its symbolic links")(error))
 }
 
 /// `.NAME.PID-NANOSECONDS.tmp`: no two savers ever share one, and no name comes again. Else one that is just found to be
 /// abandoned could be another saver's when it is deleted.
-fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
-    let mut prefix = temporary_prefix(path)?;
+fn create_temporary(files: &dyn Files, path: &Path, target: &Path, is_private: bool) -> Result<(PathBuf, File)> {
+    let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path does not end in a file name");
+    let mut prefix = temporary_prefix(target).ok_or_else(no_name).map_err(io_error(path, "save"))?;
     prefix.push(std::process::id().to_string());
     loop {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut name = prefix.clone();
         name.push(format!("-{}.tmp", time.as_nanos()));
-        let temporary = path.with_file_name(name);
-        match files.create(&temporary) {
+        let temporary = target.with_file_name(name);
+        match files.create(&temporary, is_private) {
             Ok(file) => return Ok((temporary, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io_error(path, "create a temporary file beside it")(error)),
@@ -105,19 +206,27 @@ fn create_temporary(files: &dyn Files, path: &Path) -> Result<(PathBuf, File)> {
     }
 }
 
-fn temporary_prefix(path: &Path) -> Result<OsString> {
-    let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path does not end in a file name");
+/// What the names of temporary files start with. A long name is shortened, so that theirs are not too long.
+fn temporary_prefix(path: &Path) -> Option<OsString> {
+    const MAX_BYTES: usize = 80;
+    let name = path.file_name()?;
     let mut prefix = OsString::from(".");
-    prefix.push(path.file_name().ok_or_else(no_name).map_err(io_error(path, "save"))?);
+    if name.len() <= MAX_BYTES {
+        prefix.push(name);
+    } else {
+        let start: String = name.to_string_lossy().chars().take(MAX_BYTES / 4).collect();
+        prefix.push(format!("{start}~{}", &hex_sha256(name.as_encoded_bytes())[..16]));
+    }
     prefix.push(".");
-    Ok(prefix)
+    Some(prefix)
 }
 
 /// Deletes the temporary files that savers to `path` left behind when they were killed.
-pub(super) fn remove_leftovers(files: &dyn Files, path: &Path) {
-    let Ok(prefix) = temporary_prefix(path) else { return };
+fn remove_leftovers(files: &dyn Files, path: &Path) {
+    let Some(prefix) = temporary_prefix(path) else { return };
     for temporary in temporaries(folder_of(path), prefix.as_encoded_bytes()) {
-        if is_abandoned(&temporary) {
+        // A saver locks its file before the first byte, so an empty one may be anybody's.
+        if is_abandoned(files, &temporary) && fs::metadata(&temporary).is_ok_and(|metadata| metadata.len() > 0) {
             let _ = files.remove(&temporary);
         }
     }
@@ -133,11 +242,49 @@ pub(super) fn temporaries(folder: &Path, prefix: &[u8]) -> Vec<PathBuf> {
     entries.filter(is_temporary).map(|entry| entry.path()).collect()
 }
 
-/// Whether nobody writes the file any more. A saver locks its file before the first byte, so an empty one may be
-/// anybody's.
-fn is_abandoned(path: &Path) -> bool {
+/// Returns whether nobody writes a temporary file any more.
+pub(super) fn is_abandoned(files: &dyn Files, path: &Path) -> bool {
+    /// Without locks, the age decides. A saver that lives has written to its file since.
+    const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
     let Ok(file) = OpenOptions::new().write(true).open(path) else {
         return false;
     };
-    file.try_lock().is_ok() && file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    match files.try_lock(&file) {
+        Ok(()) => true,
+        Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+            let modified = file.metadata().and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > MAX_AGE))
+        }
+        Err(_) => false,
+    }
+}
+
+/// Reads at a position until the buffer is full or the file ends. Returns how much it read.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        let (rest, at) = (&mut buffer[length..], offset + length as u64);
+        #[cfg(unix)]
+        let result = std::os::unix::fs::FileExt::read_at(file, rest, at);
+        #[cfg(windows)]
+        let result = std::os::windows::fs::FileExt::seek_read(file, rest, at);
+        match result {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// Writes at the start of a file, in one operation where the system does not cut it short.
+pub(super) fn write_at_start(file: &File, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, 0);
+    #[cfg(windows)]
+    return match std::os::windows::fs::FileExt::seek_write(file, bytes, 0)? {
+        count if count == bytes.len() => Ok(()),
+        _ => Err(ErrorKind::WriteZero.into()),
+    };
 }

@@ -82,15 +82,19 @@ mod header;
 mod keep;
 mod lock;
 mod mismatch;
+mod process;
 mod read;
 mod saver;
 mod store;
+mod warning;
 
 pub use keep::Keep;
+pub use lock::LockHolder;
 pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
 pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
+pub use warning::Warning;
 
 /// What a checkpoint carries beside tensors: strings by name, for the caller to fill.
 ///

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::files::{Disk, Files, remove_leftovers, write_atomically};
+use super::files::{Disk, Files, write_atomically};
 use super::format::{encode, state_error, torch_error};
 use super::header::Header;
 use super::mismatch::compare;
 use super::read::{Checkpoint, open};
-use super::{Metadata, Mismatch, NamedTensor, Savable, TensorInfo};
+use super::{Metadata, Mismatch, NamedTensor, Savable, TensorInfo, Warning};
 use crate::{Error, Result};
 
 /// Saves tensors to a file and restores them from it. Stands in for `tf.train.Saver`.
@@ -69,7 +69,11 @@ impl Saver {
         Saver { ignores_extra: true, ..self }
     }
 
-    /// Writes all tensors and the metadata to `path`, replacing what is there.
+    /// Writes all tensors and the metadata to `path`, replacing what is there, and returns what the file system could not
+    /// guarantee: usually nothing.
+    ///
+    /// If `path` is a symbolic link, the file that it points to is replaced. A replaced file passes on its mode and, if
+    /// the system permits, its owner and group.
     ///
     /// # Errors
     ///
@@ -77,7 +81,7 @@ impl Saver {
     /// [`Error::Torch`] if libtorch does not give the values; [`Error::Io`], naming the step, if the disk does not take
     /// them. The old file is untouched then. (Except if the last step fails, the sync of the folder: the new file is in
     /// place, but a power failure may bring the old one back.)
-    pub fn save(&self, path: impl AsRef<Path>, state: &[&dyn Savable], metadata: &Metadata) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>, state: &[&dyn Savable], metadata: &Metadata) -> Result<Vec<Warning>> {
         self.save_with(path.as_ref(), state, metadata, &[])
     }
 
@@ -88,10 +92,9 @@ impl Saver {
         state: &[&dyn Savable],
         metadata: &Metadata,
         internal: &[(&str, String)],
-    ) -> Result<()> {
+    ) -> Result<Vec<Warning>> {
         let parts = encode(&all_tensors(state)?, metadata, internal)?;
-        remove_leftovers(&*self.files, path);
-        write_atomically(&*self.files, path, &parts)
+        write_atomically(&*self.files, path, |output| parts.iter().try_for_each(|part| output.write(part)))
     }
 
     /// Copies all tensors of a file into those of `state`, and returns the file's metadata: all or nothing.

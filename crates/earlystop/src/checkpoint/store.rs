@@ -4,11 +4,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::files::{Disk, Files, folder_of, io_error, temporaries};
+use super::files::{Files, folder_of, io_error, is_abandoned, sync_folder, temporaries};
 use super::keep::by_score;
-use super::lock::Lock;
+use super::lock::{Lock, State};
 use super::read::{Checkpoint, open};
-use super::{Keep, Metadata, Savable, Saver};
+use super::{Keep, Metadata, Savable, Saver, Warning};
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
@@ -16,12 +16,15 @@ const EXTENSION: &str = ".safetensors";
 
 /// Keeps checkpoints in a folder: `step-000100.safetensors`, `step-000200.safetensors`, …
 ///
-/// All that it knows it reads from the files themselves, so it finds everything again after a restart, in a copy of the
-/// folder, and when files were deleted by hand. Looking is free to all; to save, a store locks the folder, until it is
-/// dropped or its process ends.
+/// A store keeps no index: it reads everything from the files themselves. So it finds all checkpoints again after a
+/// restart, in a copy of the folder, and after files were deleted by hand.
 ///
-/// A step that is saved again replaces its file, unless that one has a better score: then the new one becomes
-/// `step-000100.2.safetensors`. So going back to an earlier checkpoint and on from there loses no better one.
+/// Reading needs neither a lock nor write permission. To save, a store locks the folder until it is dropped or its process
+/// ends; see [`lock`](Self::lock).
+///
+/// If a step is saved again, the new file replaces the old one, unless the old one has a better score. Then the new one
+/// becomes `step-000100.2.safetensors`. So continuing from an earlier checkpoint never loses a better one. To set the
+/// later checkpoints aside first, use [`archive_after`](Self::archive_after).
 ///
 /// # Example
 ///
@@ -47,16 +50,20 @@ const EXTENSION: &str = ".safetensors";
 /// ```
 #[derive(Debug)]
 pub struct Store {
+    /// As it was given.
     folder: PathBuf,
+    /// The same place, whatever becomes of the working directory.
+    absolute: PathBuf,
     keep: Keep,
     saver: Saver,
     writer: Option<Writer>,
+    warnings: Vec<Warning>,
 }
 
 /// What a store that saves has beside the others. While it holds the lock, nobody else adds files.
 #[derive(Debug)]
 struct Writer {
-    _lock: Lock,
+    lock: Lock,
     /// The sound ones, the earliest first. The others neither count for [`Keep`] nor are they deleted.
     saved: Vec<Saved>,
     last_commit: u64,
@@ -107,15 +114,18 @@ pub struct Valid {
 impl Store {
     /// Opens the store of a folder, which need not exist yet. Changes nothing on the disk.
     ///
-    /// Keeps all checkpoints, unless [`keep`](Self::keep) says otherwise.
+    /// A relative path is resolved now: the store keeps its folder if the working directory changes later. Keeps all
+    /// checkpoints, unless [`keep`](Self::keep) says otherwise.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if `folder` is no folder or cannot be listed.
+    /// [`Error::Io`] if `folder` is not a folder or cannot be listed.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_owned();
+        let absolute = std::path::absolute(&folder).map_err(io_error(&folder, "find the folder"))?;
         files(&folder)?;
-        Ok(Store { folder, keep: Keep::all(), saver: Saver::new(), writer: None })
+        let (saver, warnings) = (Saver::new(), Vec::new());
+        Ok(Store { folder, absolute, keep: Keep::all(), saver, writer: None, warnings })
     }
 
     /// Says which checkpoints stay when another is saved.
@@ -128,28 +138,59 @@ impl Store {
         Store { saver, ..self }
     }
 
-    /// Locks the folder for this store alone, creates it if it is absent, and deletes what killed processes left half
-    /// written. The first [`save`](Self::save) does the same; call it earlier to learn earlier that the folder is taken.
+    /// Locks the folder for this store, creates it if it does not exist, and deletes temporary files of processes that
+    /// were killed.
+    ///
+    /// The first [`save`](Self::save) does the same. Call it earlier to find out earlier whether the folder is in use.
+    ///
+    /// Another process is refused. From an older store of the same process, this one takes over: a notebook cell can be
+    /// run again while the old store still exists. (Not on Windows, where the older store must be dropped first.)
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] if another store has the lock; [`Error::Io`] if the folder cannot be created, locked or listed.
+    /// [`Error::Locked`] if another process has the lock; [`Error::TakenOver`] if this store had it, and a newer one has
+    /// taken over; [`Error::Io`] if the folder cannot be created, locked or listed.
     pub fn lock(&mut self) -> Result<()> {
         self.writer().map(|_| ())
     }
 
     fn writer(&mut self) -> Result<&mut Writer> {
+        if let Some(writer) = &self.writer
+            && writer.lock.check(self.saver.files())? == State::Lost
+        {
+            self.writer = None;
+        }
         if self.writer.is_none() {
-            create_folder(&self.folder)?;
-            let lock = Lock::take(&self.folder)?;
-            for temporary in temporaries(&self.folder, format!(".{PREFIX}").as_bytes()) {
-                let _ = fs::remove_file(&temporary);
+            let files = self.saver.files();
+            let mut warnings = create_folder(files, &self.absolute)?;
+            let lock = Lock::take(files, &self.absolute)?;
+            warnings.extend(lock.warning().cloned());
+            for temporary in temporaries(&self.absolute, format!(".{PREFIX}").as_bytes()) {
+                if is_abandoned(files, &temporary) {
+                    let _ = fs::remove_file(&temporary);
+                }
             }
-            let mut writer = Writer { _lock: lock, saved: Vec::new(), last_commit: 0 };
-            writer.look(&self.folder)?;
+            let mut writer = Writer { lock, saved: Vec::new(), last_commit: 0 };
+            writer.look(&self.absolute)?;
             self.writer = Some(writer);
+            self.warn(warnings);
         }
         Ok(self.writer.as_mut().expect("it was just set"))
+    }
+
+    /// Returns what the file system could not guarantee so far, each warning once.
+    ///
+    /// For example, a network file system without locks cannot keep another machine from saving into the folder.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    fn warn(&mut self, warnings: Vec<Warning>) {
+        for warning in warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
     }
 
     /// Saves a checkpoint, then deletes those that [`keep`](Self::keep) does not hold.
@@ -167,18 +208,21 @@ impl Store {
         state: &[&dyn Savable],
         metadata: &Metadata,
     ) -> Result<Saved> {
-        let (folder, saver, keep) = (self.folder.clone(), self.saver.clone(), self.keep.clone());
+        let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
         let writer = self.writer()?;
         let commit = writer.last_commit.saturating_add(1);
         let mut new = Saved { path: PathBuf::new(), step, score, commit };
         new.path = writer.path_for(&folder, &new);
         let mut internal = vec![("step", step.to_string()), ("commit", new.commit.to_string())];
         internal.extend(score.map(|score| ("score", score.to_string())));
-        if let Err(error) = saver.save_with(&new.path, state, metadata, &internal) {
-            // After the failure of the last step the file is in place all the same.
-            writer.look(&folder)?;
-            return Err(error);
-        }
+        let warnings = match saver.save_with(&new.path, state, metadata, &internal) {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                // After the failure of the last step the file is in place all the same.
+                writer.look(&folder)?;
+                return Err(error);
+            }
+        };
 
         writer.last_commit = commit;
         writer.saved.retain(|saved| saved.path != new.path);
@@ -194,12 +238,20 @@ impl Store {
                 _ => {}
             }
         }
+        self.warn(warnings);
+        new.path = self.reported(&new.path);
         Ok(new)
     }
 
-    /// Returns the folder.
+    /// Returns the folder: as it was given, or as an absolute path if the working directory has changed since.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        let is_unchanged = std::path::absolute(&self.folder).is_ok_and(|now| now == self.absolute);
+        if is_unchanged { &self.folder } else { &self.absolute }
+    }
+
+    /// The path of a file in the folder, as the caller is told.
+    fn reported(&self, path: &Path) -> PathBuf {
+        path.file_name().map_or_else(|| path.to_owned(), |name| self.folder().join(name))
     }
 
     /// Deletes all checkpoints in the folder, the latest last.
@@ -208,7 +260,7 @@ impl Store {
     ///
     /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be deleted.
     pub fn clear(&mut self) -> Result<()> {
-        let (folder, saver) = (self.folder.clone(), self.saver.clone());
+        let (folder, saver) = (self.absolute.clone(), self.saver.clone());
         let writer = self.writer()?;
         for (path, _) in files(&folder)? {
             saver.files().remove(&path).map_err(io_error(&path, "delete"))?;
@@ -217,25 +269,42 @@ impl Store {
         Ok(())
     }
 
-    /// Moves every checkpoint committed after `saved` into a new subfolder, and returns that folder if there were any.
+    /// Moves every checkpoint committed after `saved` into a new subfolder, `after-step-000200`, and returns that folder.
+    /// Returns `None` if there is nothing to move.
+    ///
+    /// Use it to continue from an earlier checkpoint: the discarded part of the run stays available as a store of its own
+    /// in the subfolder. Nothing is overwritten: if the name is taken, the subfolder becomes `after-step-000200.2`. The
+    /// latest checkpoint moves first, so an interruption never leaves a gap. Files without a readable header move if their
+    /// names carry a later step.
     ///
     /// # Errors
     ///
-    /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be moved.
+    /// [`Error::Argument`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
+    /// cannot be moved.
     pub fn archive_after(&mut self, saved: &Saved) -> Result<Option<PathBuf>> {
-        let (folder, saver) = (self.folder.clone(), self.saver.clone());
+        let (folder, saver) = (self.absolute.clone(), self.saver.clone());
         let writer = self.writer()?;
-        let later: Vec<Saved> = scan(&folder)?.0.into_iter().filter(|it| it.commit > saved.commit).rev().collect();
+        let (mut checkpoints, unreadable) = scan(&folder)?;
+        if !checkpoints.iter().any(|it| it.path.file_name() == saved.path.file_name() && it.commit == saved.commit) {
+            let expected = format!("one of those in {}", folder.display());
+            return Err(Error::argument("checkpoint", expected, saved.path.display()));
+        }
+        checkpoints.retain(|it| it.commit > saved.commit);
+        let unreadable = unreadable.into_iter().map(|it| it.path).filter(|path| step_of(path) > Some(saved.step));
+        let later: Vec<PathBuf> = unreadable.chain(checkpoints.into_iter().rev().map(|it| it.path)).collect();
         if later.is_empty() {
             return Ok(None);
         }
         let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
-        for Saved { path, .. } in later {
-            let moved = archive.join(path.file_name().unwrap_or_default());
-            saver.files().rename(&path, &moved).map_err(io_error(&path, "move to the archive"))?;
-        }
+        let moved = later.iter().try_for_each(|path| move_into(saver.files(), &archive, path));
         writer.look(&folder)?;
-        Ok(Some(archive))
+        moved?;
+        for changed in [&archive, &folder] {
+            let synced = sync_folder(saver.files(), changed);
+            let warning = synced.map_err(io_error(changed, "sync the folder to the disk"))?;
+            self.warn(warning.into_iter().collect());
+        }
+        Ok(Some(self.reported(&archive)))
     }
 
     /// Lists the checkpoints whose headers are sound, the earliest save first. Reads headers only.
@@ -244,7 +313,7 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn list(&self) -> Result<Vec<Saved>> {
-        Ok(scan(&self.folder)?.0)
+        Ok(scan(self.folder())?.0)
     }
 
     /// Returns the checkpoint that was saved last. Reads headers only.
@@ -271,7 +340,7 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn latest_valid(&self) -> Result<Valid> {
-        let (mut saved, skipped) = scan(&self.folder)?;
+        let (mut saved, skipped) = scan(self.folder())?;
         saved.reverse();
         Ok(first_valid(saved, skipped))
     }
@@ -282,7 +351,7 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn best_valid(&self) -> Result<Valid> {
-        let (saved, skipped) = scan(&self.folder)?;
+        let (saved, skipped) = scan(self.folder())?;
         Ok(first_valid(by_score(&saved).into_iter().cloned().collect(), skipped))
     }
 }
@@ -349,13 +418,14 @@ fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
 }
 
 /// Creates a folder with those above it, so that it outlasts a power failure.
-fn create_folder(folder: &Path) -> Result<()> {
+fn create_folder(files: &dyn Files, folder: &Path) -> Result<Vec<Warning>> {
     let absent: Vec<&Path> = folder.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
     fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
-    for created in absent {
-        Disk.sync_folder(folder_of(created)).map_err(io_error(created, "sync its folder to the disk"))?;
-    }
-    Ok(())
+    let sync = |created: &&Path| {
+        let synced = sync_folder(files, folder_of(created));
+        synced.map_err(io_error(created, "sync its folder to the disk")).transpose()
+    };
+    absent.iter().filter_map(sync).collect()
 }
 
 /// Creates `NAME`, `NAME.2`, `NAME.3`, …: the first that does not exist.
@@ -369,6 +439,17 @@ fn new_subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
         }
     }
     Ok(path)
+}
+
+/// Moves a file into a new folder beside it. A relative symbolic link keeps its target.
+fn move_into(files: &dyn Files, archive: &Path, path: &Path) -> Result<()> {
+    let moved = archive.join(path.file_name().unwrap_or_default());
+    #[cfg(unix)]
+    if let Some(target) = fs::read_link(path).ok().filter(|target| target.is_relative()) {
+        let linked = std::os::unix::fs::symlink(Path::new("..").join(target), &moved);
+        return linked.and_then(|()| fs::remove_file(path)).map_err(io_error(path, "move the link to the archive"));
+    }
+    files.rename(path, &moved).map_err(io_error(path, "move to the archive"))
 }
 
 /// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.
