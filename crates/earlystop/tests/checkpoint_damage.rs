@@ -149,9 +149,11 @@ fn hostile_headers_are_refused_with_the_reason() {
         ),
         (r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,1]}}"#, 1, "U8 [2] does not take the 1 bytes"),
         (&dimensions, 1, "65 dimensions, more than 64"),
-        (r#"{"a":{"dtype":"X9","shape":[1],"data_offsets":[0,1]}}"#, 1, r#""a": unknown variant `X9`"#),
-        (r#"{"a":{"dtype":"U32","shape":[1],"data_offsets":[0,4]}}"#, 4, r#"tensor "a": libtorch has no kind for U32"#),
-        (r#"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}"#, 1, r#"tensor "a": libtorch has no kind for F4"#),
+        (r#"{"a":{"dtype":"U32","shape":[1],"data_offsets":[0,1]}}"#, 1, r#"U32 [1] does not take the 1 bytes"#),
+        (r#"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,2]}}"#, 2, r#"F4 [2] does not take the 2 bytes"#),
+        (r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1, r#"F4 [3] does not take the 1 bytes"#),
+        (r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, 2, r#"F4 [3] does not take the 2 bytes"#),
+        (r#"{"a":{"dtype":7,"shape":[3],"data_offsets":[0,2]}}"#, 2, r#""a": invalid type"#),
         (r#"{"__metadata__":{"checkpoint.format":"1"}}"#, 0, "its own checksum is missing"),
     ];
     for (header, data, expected) in cases {
@@ -165,19 +167,19 @@ fn hostile_headers_are_refused_with_the_reason() {
 fn impossible_sizes_are_refused_before_anything_is_allocated() {
     let scratch = Scratch::new();
     let with_length = |length: u64| [&length.to_le_bytes()[..], b"{}"].concat();
-    for length in [u64::MAX, i64::MAX as u64, 1 << 40, (16 << 20) + 1] {
+    for length in [u64::MAX, i64::MAX as u64, 1 << 40, 100_000_001] {
         let error = scratch.read(&with_length(length)).unwrap_err().to_string();
         assert!(error.contains("header: a length of"), "{length}: {error}");
     }
-    for length in [3, 1000, 16 << 20] {
+    for length in [3, 1000, 100_000_000] {
         let error = scratch.read(&with_length(length)).unwrap_err().to_string();
         assert!(error.contains("but 2 follow: cut short"), "{length}: {error}");
     }
-    // A sparse file: its size alone says that it is no checkpoint.
+    // A sparse file of zeros, larger than the memory.
     let file = fs::File::create(&scratch.path).unwrap();
-    if file.set_len(5 << 30).is_ok() {
+    if file.set_len(1 << 40).is_ok() {
         let error = Checkpoint::read(&scratch.path).unwrap_err().to_string();
-        assert!(error.contains("5368709120 bytes are more than the limit"), "{error}");
+        assert!(error.contains("header: damaged, or not safetensors: EOF"), "{error}");
     }
 }
 
@@ -358,6 +360,9 @@ proptest! {
                 total += tensor.numel() * tensor.kind().elt_size_in_bytes();
             }
             prop_assert!(total <= bytes.len());
+            for unsupported in checkpoint.unsupported() {
+                prop_assert!(checkpoint.tensor(&unsupported.name).is_err());
+            }
             prop_assert!(!checkpoint.is_verified() || is_resealed || bytes == whole);
         }
     }

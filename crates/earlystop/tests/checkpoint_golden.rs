@@ -103,7 +103,7 @@ fn variables(network: &Network) -> BTreeMap<String, Vec<u32>> {
 /// What is known of a run; leaves the best variables in the network.
 fn known(trainer: &mut Trainer) -> Expected {
     let history = trainer.history().iter().map(|seen| {
-        let wrong = seen.mistakes.as_ref().expect("the trainer records mistakes").wrong().to_vec();
+        let wrong = seen.mistakes.as_ref().expect("the trainer records mistakes").wrong().collect();
         (seen.iteration, seen.validation_accuracy.to_bits(), seen.validation_loss.map(f64::to_bits), wrong)
     });
     let history = history.collect();

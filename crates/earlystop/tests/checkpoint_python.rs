@@ -93,3 +93,52 @@ fn numpy_reads_our_file_and_we_read_its() {
 fn share(t: &NamedTensor) -> NamedTensor {
     NamedTensor::new(&*t.name, t.tensor.shallow_clone())
 }
+
+#[test]
+fn files_of_pythons_safetensors_are_read() {
+    let Some(python) = python_or_skip() else { return };
+    let has_package = Command::new(&python).args(["-c", "import safetensors"]).output();
+    if !has_package.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no Python package safetensors");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let ours = dir.path().join("ours.safetensors");
+    let state = || {
+        vec![
+            NamedTensor::new("conv.weight", numbers(&[2, 3, 5, 4])),
+            NamedTensor::new("fc.weight", numbers(&[2, 3])),
+            NamedTensor::new("double", Tensor::from_slice(&[0.1f64])),
+            NamedTensor::new("steps", Tensor::from(5800i64)),
+        ]
+    };
+    let metadata = Metadata::from([("history".to_owned(), r#"[{"iteration": 100}]"#.to_owned())]);
+    Saver::new().save(&ours, &[&state()], &metadata).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint_safetensors.py");
+    let output = Command::new(python).arg(script).arg(&ours).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = |name: &str| dir.path().join(format!("{name}.safetensors"));
+
+    // Rewritten with the metadata: verified as long as all is the same, and valid in any case.
+    assert!(Checkpoint::read(path("same")).unwrap().is_verified());
+    let live = state();
+    assert_eq!(Saver::new().restore(path("same"), &[&live]).unwrap(), metadata);
+    assert!(!Checkpoint::read(path("changed")).unwrap().is_verified());
+    assert_eq!(Saver::new().restore(path("changed"), &[&live]).unwrap(), metadata);
+    assert_eq!(live[1].tensor, numbers(&[2, 3]) + 1.0);
+    assert!(!Checkpoint::read(path("fewer")).unwrap().is_verified());
+
+    // Other floating-point kinds, on request.
+    let weight = Tensor::from_slice(&[0.5f64, -3.0, 1e-3, 1e4]).reshape([2, 2]);
+    for (name, kind) in [("float16", Kind::Half), ("float32", Kind::Float), ("float64", Kind::Double)] {
+        let live = vec![NamedTensor::new("w", Tensor::zeros([2, 2], (Kind::Float, Device::Cpu)))];
+        assert_eq!(Saver::new().restore(path(name), &[&live]).is_ok(), kind == Kind::Float);
+        Saver::new().convert_floats().restore(path(name), &[&live]).unwrap();
+        assert_eq!(live[0].tensor, weight.to_kind(kind).to_kind(Kind::Float));
+    }
+    let odd = Checkpoint::read(path("odd")).unwrap();
+    let mut unsupported: Vec<String> = odd.unsupported().map(|it| format!("{} {it}", it.name)).collect();
+    unsupported.sort();
+    assert_eq!(unsupported, ["u16 U16 [2]", "u32 U32 [1]", "u64 U64 [1]"]);
+    assert_eq!(odd.tensor("w").unwrap(), weight.to_kind(Kind::Half));
+}

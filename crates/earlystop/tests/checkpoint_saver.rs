@@ -151,7 +151,7 @@ fn one_message_tells_all_that_does_not_fit_and_nothing_changes() {
     let error = Saver::new().restore(&path, &[&other]).unwrap_err();
     let expected = format!(
         "{}: does not fit, so nothing was restored:
-  different: \"conv.bias\": expected Double [2], found Float [2]
+  different: \"conv.bias\": expected Double [2], found Float [2] (convert_floats() converts it)
   missing from the file: \"conv.weihgt\" Float [2, 3, 4, 4] (the file has \"conv.weight\")
   missing from the file: \"fc.weight\" Float [10, 7]
   only in the file: \"conv.weight\" Float [2, 3, 4, 4]",
@@ -172,7 +172,7 @@ fn a_shape_that_could_be_broadcast_is_refused() {
 }
 
 #[test]
-fn if_libtorch_refuses_a_copy_the_others_get_their_old_values_back() {
+fn a_tensor_that_cannot_be_written_to_is_named_before_anything_changes() {
     let (_dir, path) = scratch();
     let saved = vec![NamedTensor::new("a", numbers(&[4])), NamedTensor::new("b", numbers(&[4]))];
     Saver::new().save(&path, &[&saved], &Metadata::new()).unwrap();
@@ -180,8 +180,155 @@ fn if_libtorch_refuses_a_copy_the_others_get_their_old_values_back() {
     let overlapping = Tensor::ones([1], F32).expand([4], false);
     let live = vec![NamedTensor::new("a", Tensor::ones([4], F32)), NamedTensor::new("b", overlapping)];
     let error = Saver::new().restore(&path, &[&live]).unwrap_err();
-    assert!(matches!(error, Error::Torch { .. }) && error.to_string().contains("\"b\""), "{error}");
+    assert!(matches!(&error, Error::State { name, .. } if name == "b"), "{error}");
+    assert!(error.to_string().contains("elements share memory"), "{error}");
     assert_eq!(live[0].tensor, Tensor::ones([4], F32));
+}
+
+/// Values of which each has its own place, as 16-bit integers repeat too early.
+fn many(size: &[i64]) -> Tensor {
+    Tensor::arange(size.iter().product::<i64>(), (Kind::Int, Device::Cpu)).reshape(size)
+}
+
+#[test]
+fn large_tensors_are_cut_into_blocks_and_come_back_whole() {
+    let (dir, path) = scratch();
+    // 4 MiB is a block. Together they are enough for the threads.
+    let state = vec![
+        NamedTensor::new("exact", many(&[1 << 20])),
+        NamedTensor::new("rows", many(&[3, 1_000_003])),
+        NamedTensor::new("strided", many(&[1001, 2003]).transpose(0, 1).contiguous().transpose(0, 1)),
+        NamedTensor { name: "logical".to_owned(), shape: vec![30, 70_001], tensor: many(&[5, 6, 70_001]) },
+        NamedTensor::new("small", many(&[7])),
+        NamedTensor::new("empty", many(&[0, 5])),
+        NamedTensor::new("bool", many(&[5_000_000]).remainder(2).to_kind(Kind::Bool)),
+    ];
+    Saver::new().save(&path, &[&state], &Metadata::new()).unwrap();
+    assert!(Checkpoint::read(&path).unwrap().is_verified());
+    let live = zeroed(&state);
+    let versions: Vec<i64> = live.iter().map(|named| named.tensor.internal_version()).collect();
+    Saver::new().restore(&path, &[&live]).unwrap();
+    assert_same(&live, &state);
+    for (named, before) in live.iter().zip(versions).filter(|(named, _)| named.tensor.numel() > 0) {
+        assert!(named.tensor.internal_version() > before, "a backward pass must notice: {}", named.name);
+    }
+    for named in &state {
+        let tensor = Checkpoint::open(&path).unwrap().tensor(&named.name).unwrap();
+        assert_eq!(tensor, named.tensor.reshape(&named.shape[..]), "{}", named.name);
+    }
+
+    // Damage in the last block of each tensor is found, and named, before anything changes.
+    let whole = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize + 8;
+    let mut ends: Vec<(usize, String)> = Vec::new();
+    for info in Checkpoint::open(&path).unwrap().infos() {
+        let bytes = info.shape.iter().product::<i64>() as usize * info.kind.elt_size_in_bytes();
+        let start = ends.last().map_or(length, |(end, _)| *end);
+        ends.push((start + bytes, info.name.clone()));
+    }
+    let spoilt = dir.path().join("spoilt");
+    let live = zeroed(&state);
+    for (end, name) in ends.iter().filter(|(_, name)| name != "empty") {
+        let mut bytes = whole.clone();
+        bytes[end - 1] ^= 2;
+        fs::write(&spoilt, bytes).unwrap();
+        let error = Saver::new().restore(&spoilt, &[&live]).unwrap_err();
+        assert!(
+            matches!(&error, Error::Checkpoint { part: CheckpointPart::Tensor(found), .. } if found == name),
+            "{name}: {error}"
+        );
+    }
+    assert_same(&live, &zeroed(&state));
+}
+
+#[test]
+fn of_several_damaged_tensors_the_first_one_is_named() {
+    let (_dir, path) = scratch();
+    let state: State = (0..9).map(|index| NamedTensor::new(format!("t{index}"), many(&[400_000]))).collect();
+    Saver::new().save(&path, &[&state], &Metadata::new()).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let data = bytes.len() - 9 * 1_600_000;
+    for damaged in [3, 4, 8] {
+        bytes[data + damaged * 1_600_000 + 77] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    for _ in 0..20 {
+        let error = Checkpoint::read(&path).unwrap_err();
+        assert!(
+            matches!(&error, Error::Checkpoint { part: CheckpointPart::Tensor(name), .. } if name == "t3"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_open_is_read_to_its_end_although_it_is_replaced() {
+    let (_dir, path) = scratch();
+    Saver::new().save(&path, &[&network()], &Metadata::new()).unwrap();
+    let open = Checkpoint::open(&path).unwrap();
+    Saver::new().save(&path, &[&zeroed(&network())], &Metadata::new()).unwrap();
+    assert_eq!(open.tensor("conv.weight").unwrap(), network()[0].tensor);
+
+    // Written to in place, as no saver does.
+    let open = Checkpoint::open(&path).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = open.tensor("conv.weight").unwrap_err().to_string();
+    assert!(error.contains("tensor \"conv.weight\": damaged"), "{error}");
+    fs::write(&path, "short").unwrap();
+    let error = open.tensor("conv.weight").unwrap_err().to_string();
+    assert!(error.contains("another program changed it"), "{error}");
+}
+
+#[test]
+fn floats_are_converted_only_on_request() {
+    let (_dir, path) = scratch();
+    let floats = [Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double];
+    let values = Tensor::from_slice(&[0.5f64, -3.0, 1e30, 1.0 + 1e-12, f64::NEG_INFINITY]);
+    for stored in floats {
+        let saved = vec![
+            NamedTensor::new("w", values.to_kind(stored)),
+            NamedTensor::new("large", many(&[3_000_000]).remainder(100).to_kind(stored)),
+            NamedTensor::new("step", Tensor::from(7i64)),
+        ];
+        Saver::new().save(&path, &[&saved], &Metadata::new()).unwrap();
+        for live_kind in floats {
+            let live = vec![
+                NamedTensor::new("w", Tensor::zeros([5], (live_kind, Device::Cpu))),
+                NamedTensor::new("large", Tensor::zeros([3_000_000], (live_kind, Device::Cpu))),
+                NamedTensor::new("step", Tensor::from(0i64)),
+            ];
+            let strict = Saver::new().restore(&path, &[&live]);
+            if stored == live_kind {
+                strict.unwrap();
+            } else {
+                let message = strict.unwrap_err().to_string();
+                let line = format!(
+                    "different: \"w\": expected {live_kind:?} [5], found {stored:?} [5] (convert_floats() converts it)"
+                );
+                assert!(message.contains(&line), "{message}");
+                assert_eq!(live[2].tensor, Tensor::from(0i64));
+            }
+            Saver::new().convert_floats().restore(&path, &[&live]).unwrap();
+            for (live, saved) in live.iter().zip(&saved) {
+                assert_eq!(live.tensor, saved.tensor.to_kind(live.tensor.kind()), "{stored:?} into {live_kind:?}");
+            }
+            let partial = Saver::new().convert_floats().restore_matching(&path, &[&live]).unwrap();
+            assert_eq!((partial.restored.len(), partial.mismatches.len()), (3, 0));
+        }
+    }
+    // Integers stay as they are, and shapes must fit.
+    let live = vec![
+        NamedTensor::new("w", Tensor::zeros([1, 5], F32)),
+        NamedTensor::new("large", many(&[3_000_000])),
+        NamedTensor::new("step", Tensor::from(0f32)),
+    ];
+    let Err(Error::Mismatch { mismatches, .. }) = Saver::new().convert_floats().restore(&path, &[&live]) else {
+        panic!("nothing fits");
+    };
+    assert_eq!(mismatches.len(), 3);
+    assert!(mismatches.iter().all(|mismatch| !mismatch.to_string().contains("convert_floats")), "{mismatches:?}");
 }
 
 #[test]

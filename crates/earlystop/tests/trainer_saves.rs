@@ -59,6 +59,21 @@ fn straight(end: u64) -> (Trainer, Trainer) {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_newer_trainer_takes_the_folder_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = run().checkpoints(folder.path()).build().unwrap();
+    first.optimize(10, |_| ()).unwrap();
+    let mut second = run().checkpoints(folder.path()).build().unwrap();
+    assert!(second.resume(|_| ()).unwrap());
+    second.optimize(10, |_| ()).unwrap();
+    assert!(matches!(first.optimize(10, |_| ()), Err(Error::TakenOver { .. })));
+    drop(first);
+    second.optimize(10, |_| ()).unwrap();
+    assert_eq!(second.iteration(), 30);
+}
+
+#[test]
 fn a_failed_save_is_reported_and_tried_again() {
     let drive = Drive::new();
     let mut trainer = run().checkpoints(drive.folder()).build().unwrap();

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Warning;
@@ -101,14 +102,89 @@ impl Output<'_> {
     pub(super) fn write(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             match self.files.write(self.file, bytes) {
-                Ok(0) => return Err(io_error(self.path, "write its temporary file")(ErrorKind::WriteZero.into())),
+                Ok(0) => return Err(self.error(ErrorKind::WriteZero.into())),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(io_error(self.path, "write its temporary file")(error)),
+                Err(error) => return Err(self.error(error)),
             }
         }
         Ok(())
     }
+
+    /// Writes over what was written first.
+    pub(super) fn rewrite_start(&self, bytes: &[u8]) -> Result<()> {
+        io::Seek::rewind(&mut &*self.file).map_err(|error| self.error(error))?;
+        self.write(bytes)
+    }
+
+    /// Writes the buffers that `produce` fills. If there will be many bytes, another thread writes them meanwhile.
+    pub(super) fn write_behind(&self, bytes: u64, produce: impl FnOnce(&mut Buffers<'_>) -> Result<()>) -> Result<()> {
+        const COUNT: usize = 4;
+        const MIN_BYTES: u64 = 8 << 20;
+        if bytes < MIN_BYTES {
+            return produce(&mut Buffers::Direct { output: self, buffer: Vec::new() });
+        }
+        std::thread::scope(|scope| {
+            let (full, to_write) = mpsc::sync_channel::<Vec<u8>>(COUNT);
+            let (written, empty) = mpsc::sync_channel(COUNT);
+            for _ in 0..COUNT {
+                let _ = written.send(Vec::new());
+            }
+            let writer = scope.spawn(move || {
+                to_write.iter().try_for_each(|buffer| {
+                    self.write(&buffer)?;
+                    start_writing_back(self.file);
+                    let _ = written.send(buffer); // nobody waits for it after the last one
+                    Ok(())
+                })
+            });
+            let stopped = || self.error(ErrorKind::BrokenPipe.into());
+            let mut buffers = Buffers::Behind { full, empty, stopped: &stopped };
+            let produced = produce(&mut buffers);
+            drop(buffers);
+            // If the writer failed, that is why the producer could not go on.
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(produced)
+        })
+    }
+
+    fn error(&self, error: io::Error) -> Error {
+        io_error(self.path, "write its temporary file")(error)
+    }
+}
+
+/// Buffers to be filled and written, one after another. See [`Output::write_behind`].
+pub(super) enum Buffers<'a> {
+    Direct { output: &'a Output<'a>, buffer: Vec<u8> },
+    Behind { full: SyncSender<Vec<u8>>, empty: Receiver<Vec<u8>>, stopped: &'a dyn Fn() -> Error },
+}
+
+impl Buffers<'_> {
+    /// Lets `fill` fill the next buffer, which has old content, and writes it.
+    pub(super) fn next(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+        match self {
+            Buffers::Direct { output, buffer } => {
+                fill(buffer)?;
+                output.write(buffer)
+            }
+            Buffers::Behind { full, empty, stopped } => {
+                let mut buffer = empty.recv().map_err(|_| stopped())?;
+                fill(&mut buffer)?;
+                full.send(buffer).map_err(|_| stopped())
+            }
+        }
+    }
+}
+
+/// Asks the system to start writing to the disk, so that the sync at the end waits for less.
+fn start_writing_back(file: &File) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: takes no pointers, and the descriptor is open as long as `file` lives. Where it fails, nothing is lost.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// Writes a file to `path` by way of a temporary file beside it, and returns what the file system could not guarantee.

@@ -5,26 +5,26 @@
 //! file, and one pass over the data is enough to tell which part is damaged.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use safetensors::tensor::{Dtype, TensorInfo as Stored};
 use sha2::{Digest, Sha256};
 use tch::Kind;
 
+use super::blocks::for_each_block;
+use super::files::Output;
 use super::{Metadata, NamedTensor};
 use crate::{Error, Result};
 
-/// No file above this size is written or read: 4 GiB.
-pub(super) const MAX_FILE_BYTES: u64 = 4 << 30;
-/// No header above this size is written or read: 16 MiB, a hundred thousand tensors.
-pub(super) const MAX_HEADER_BYTES: u64 = 16 << 20;
+/// No header above this size is written or read: the limit of the libraries of safetensors.
+pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The metadata's keys that belong to this room.
+/// The metadata's keys that belong to this module.
 pub(super) const RESERVED: &str = "checkpoint.";
 /// What a header with a checksum starts with; 64 hexadecimal digits follow.
 pub(super) const SUM_PREFIX: &[u8] = br#"{"__metadata__":{"checkpoint.sha256":""#;
 pub(super) const SUM_DIGITS: Range<usize> = SUM_PREFIX.len()..SUM_PREFIX.len() + 64;
+pub(super) const HEADER_SUM: &str = "checkpoint.sha256";
 pub(super) const TENSOR_SUM: &str = "checkpoint.sha256/";
 pub(super) const FORMAT: &str = "checkpoint.format";
 
@@ -41,61 +41,118 @@ pub(super) const KINDS: [(Kind, Dtype); 10] = [
     (Kind::Bool, Dtype::BOOL),
 ];
 
-/// Returns the bytes of a whole file, in two parts: up to the data, and the data. The same state always gives the same.
-///
-/// `internal` holds this room's own entries, by their keys without [`RESERVED`].
-pub(super) fn encode(
-    tensors: &[NamedTensor],
-    metadata: &Metadata,
-    internal: &[(&str, String)],
-) -> Result<[Vec<u8>; 2]> {
-    if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
-        return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are taken")));
-    }
-    let mut order: Vec<(&NamedTensor, Dtype)> =
-        tensors.iter().map(|tensor| Ok((tensor, dtype_of(tensor)?))).collect::<Result<_>>()?;
-    // Wide elements first, as in every safetensors file: then each tensor is aligned.
-    order.sort_by_key(|(tensor, dtype)| (Reverse(dtype.bitsize()), &tensor.name));
+/// What a header says about a tensor, except where its data lies.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+}
 
-    let total = order.iter().map(|(tensor, dtype)| byte_count(&tensor.shape, *dtype)).sum();
-    check_size("state", total, MAX_FILE_BYTES - MAX_HEADER_BYTES - 8)?;
-
-    let mut data = vec![0; total as usize];
-    let mut sums_and_more: BTreeMap<String, String> = metadata.clone();
-    let mut tensor_entries = String::new();
-    let mut start = 0;
-    for (NamedTensor { name, shape, tensor }, dtype) in order {
-        let end = start + byte_count(shape, dtype) as usize;
-        let bytes = &mut data[start..end];
-        tensor.f_copy_data_u8(bytes, tensor.numel()).map_err(torch_error(name))?;
-        sums_and_more.insert(format!("{TENSOR_SUM}{name}"), hex_sha256(bytes));
-        let shape = shape.iter().map(|&size| size as usize).collect();
-        tensor_entries += &format!(",{}:{}", json(name), json(&Stored { dtype, shape, data_offsets: (start, end) }));
-        start = end;
-    }
-    sums_and_more.insert(FORMAT.to_owned(), "1".to_owned());
-    for (key, value) in internal {
-        sums_and_more.insert(format!("{RESERVED}{key}"), value.clone());
+impl Entry {
+    /// Wide elements first, as in every safetensors file: then each tensor is aligned.
+    pub(super) fn order(&self) -> (Reverse<usize>, &str) {
+        (Reverse(self.dtype.bitsize()), &self.name)
     }
 
+    /// The size in bytes. A header that was read may name impossible ones.
+    fn bytes(&self) -> usize {
+        let count = self.shape.iter().fold(1, |count: usize, &size| count.saturating_mul(size));
+        count.saturating_mul(self.dtype.bitsize()) / 8
+    }
+}
+
+/// A state that is ready to be written.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    /// In the order of the file.
+    tensors: Vec<(&'a NamedTensor, Entry)>,
+    /// The metadata, without the checksums.
+    strings: Metadata,
+    /// The size of the data.
+    data_bytes: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// Checks everything that can be refused before the disk is touched.
+    ///
+    /// `internal` holds this module's own entries, by their keys without [`RESERVED`].
+    pub(super) fn new(tensors: &'a [NamedTensor], metadata: &Metadata, internal: &[(&str, String)]) -> Result<Self> {
+        if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
+            return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
+        }
+        let mut tensors: Vec<(&NamedTensor, Entry)> =
+            tensors.iter().map(|tensor| Ok((tensor, entry_of(tensor)?))).collect::<Result<_>>()?;
+        tensors.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
+        let mut strings = metadata.clone();
+        strings.insert(FORMAT.to_owned(), "1".to_owned());
+        strings.extend(internal.iter().map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())));
+        let data_bytes = tensors.iter().map(|(_, entry)| entry.bytes() as u64).sum();
+
+        let plan = Plan { tensors, strings, data_bytes };
+        let bytes = plan.header(&vec!["0".repeat(64); plan.tensors.len()]).len() as u64;
+        if bytes > MAX_HEADER_BYTES {
+            let problem = format!("it takes {bytes} bytes, more than the limit of {MAX_HEADER_BYTES}");
+            return Err(state_error("header", problem));
+        }
+        Ok(plan)
+    }
+
+    /// Writes the file. The same state always gives the same bytes.
+    ///
+    /// The header, whose size is known before, is written last: it holds the checksums of what comes after it.
+    pub(super) fn write(&self, output: &Output<'_>) -> Result<()> {
+        let start = |header: Vec<u8>| [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+        output.write(&start(self.header(&vec!["0".repeat(64); self.tensors.len()])))?;
+        let mut sums = Vec::with_capacity(self.tensors.len());
+        output.write_behind(self.data_bytes, |send| {
+            for (NamedTensor { name, tensor, .. }, _) in &self.tensors {
+                let mut sum = Sha256::new();
+                for_each_block(name, tensor, &mut |block| {
+                    send.next(|buffer| {
+                        buffer.resize(block.numel() * block.kind().elt_size_in_bytes(), 0);
+                        block.f_copy_data_u8(buffer, block.numel()).map_err(torch_error(name))?;
+                        sum.update(&*buffer);
+                        Ok(())
+                    })
+                })?;
+                sums.push(hex(&sum.finalize()));
+            }
+            Ok(())
+        })?;
+        output.rewrite_start(&start(self.header(&sums)))
+    }
+
+    fn header(&self, sums: &[String]) -> Vec<u8> {
+        let mut strings = self.strings.clone();
+        let names = self.tensors.iter().map(|(tensor, _)| format!("{TENSOR_SUM}{}", tensor.name));
+        strings.extend(names.zip(sums.iter().cloned()));
+        let mut header = unsealed_header(self.tensors.iter().map(|(_, entry)| entry), &strings);
+        let sum = hex_sha256(&header);
+        header[SUM_DIGITS].copy_from_slice(sum.as_bytes());
+        header
+    }
+}
+
+/// Returns the header of tensors in the order of a file, with zeros in place of its own checksum.
+pub(super) fn unsealed_header<'a>(entries: impl Iterator<Item = &'a Entry>, strings: &Metadata) -> Vec<u8> {
     let mut header = SUM_PREFIX.to_vec();
     header.extend([b'0'; 64]);
     // The map's own opening brace gives way to a comma.
-    header.extend(format!("\",{}{tensor_entries}}}", &json(&sums_and_more)[1..]).bytes());
+    header.extend(format!("\",{}", &json(strings)[1..]).bytes());
+    let mut start = 0usize;
+    for entry in entries {
+        let end = start.saturating_add(entry.bytes());
+        let stored = Stored { dtype: entry.dtype, shape: entry.shape.clone(), data_offsets: (start, end) };
+        header.extend(format!(",{}:{}", json(&entry.name), json(&stored)).bytes());
+        start = end;
+    }
+    header.push(b'}');
     header.resize(header.len().next_multiple_of(8), b' ');
-    check_size("header", header.len() as u64, MAX_HEADER_BYTES)?;
-    let sum = hex_sha256(&header);
-    header[SUM_DIGITS].copy_from_slice(sum.as_bytes());
-    let length = (header.len() as u64).to_le_bytes();
-    header.splice(0..0, length);
-    Ok([header, data])
+    header
 }
 
-fn byte_count(shape: &[i64], dtype: Dtype) -> u64 {
-    shape.iter().product::<i64>() as u64 * dtype.bitsize() as u64 / 8
-}
-
-fn dtype_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Dtype> {
+fn entry_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Entry> {
     if !tensor.defined() || tensor.is_sparse() {
         return Err(state_error(name, "the tensor is undefined or sparse".to_owned()));
     }
@@ -107,14 +164,10 @@ fn dtype_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Dtype> 
     if count != Some(tensor.numel() as i64) {
         return Err(state_error(name, format!("its logical shape {shape:?} does not hold the elements of {size:?}")));
     }
-    let kind = tensor.kind();
+    let kind = tensor.f_kind().map_err(torch_error(name))?;
     let known = KINDS.iter().find(|(known, _)| *known == kind);
-    Ok(known.ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?.1)
-}
-
-fn check_size(what: &str, found: u64, limit: u64) -> Result<()> {
-    let problem = || format!("it takes {found} bytes, more than the limit of {limit}");
-    if found > limit { Err(state_error(what, problem())) } else { Ok(()) }
+    let dtype = known.ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?.1;
+    Ok(Entry { name: name.clone(), dtype, shape: shape.iter().map(|&size| size as usize).collect() })
 }
 
 pub(super) fn state_error(name: &str, problem: String) -> Error {
@@ -130,5 +183,9 @@ fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
 }
 
 pub(super) fn hex_sha256(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
+    hex(&Sha256::digest(bytes))
+}
+
+pub(super) fn hex(sum: &[u8]) -> String {
+    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }

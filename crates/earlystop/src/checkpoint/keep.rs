@@ -4,10 +4,11 @@ use super::Saved;
 
 /// Which checkpoints a [`Store`](super::Store) keeps; the others it deletes after the next save.
 ///
-/// The rules add up: a checkpoint stays as long as any of them holds it. Damaged files stay too, for whoever wants to
-/// know what happened to them.
+/// The rules add up: a checkpoint stays as long as any of them holds it. Damaged files do not count and are not deleted.
+/// To know them, a store reads a file of an earlier process once as a whole, before it deletes it or deletes others because
+/// of it.
 ///
-/// # Example
+/// # Examples
 ///
 /// The last three, the best one, and every thousandth step:
 ///
@@ -42,6 +43,12 @@ impl Keep {
     /// Keeps those as well whose step is a multiple of `steps`; 0 means none.
     pub fn every(self, steps: u64) -> Self {
         Keep { every: steps, ..self }
+    }
+
+    /// Returns the checkpoints that hold a place which another one would have without them.
+    pub(super) fn deciding<'a>(&self, saved: &'a [Saved]) -> Vec<&'a Saved> {
+        let last = saved.iter().rev().take(self.last);
+        last.chain(by_score(saved).into_iter().take(self.best)).collect()
     }
 
     /// Splits checkpoints, the earliest first, into those to keep and those to delete.

@@ -380,7 +380,7 @@ mod tests {
         let error = refused(dir.path(), &record("boot", "another machine".into(), 0)).to_string();
         assert!(error.contains("on another machine"), "{error}");
         // An earlier process with this id, whose record is still there: its descriptors say nothing.
-        for descriptor in [-1, 0, 1, 2, 3, 1_000_000, i32::MAX, i32::MIN] {
+        for descriptor in [-1, 0, 1, 2, 1_000_000, i32::MAX, i32::MIN] {
             let error = refused(dir.path(), &record("start", 1.into(), descriptor));
             assert!(matches!(&error, Error::Locked { holder: Some(holder), .. } if holder.pid == pid), "{error}");
             // Even a record that names this process is not enough, if the descriptor does not hold the lock.

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::TensorInfo;
+use tch::Kind;
+
+use super::header::Content;
+use super::{TensorInfo, UnsupportedTensor};
 
 /// One way in which a file does not fit the tensors to restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,29 @@ pub enum Mismatch {
         /// The tensor in the file.
         found: TensorInfo,
     },
+    /// The tensor has an element type in the file that is not supported.
+    Unsupported {
+        /// The tensor to restore; `None` if nobody asks for it.
+        expected: Option<TensorInfo>,
+        /// The tensor in the file.
+        found: UnsupportedTensor,
+    },
+}
+
+impl Mismatch {
+    /// Returns the tensor to restore, if there is one.
+    pub(super) fn expected(&self) -> Option<&TensorInfo> {
+        match self {
+            Mismatch::Missing { expected, .. } | Mismatch::Different { expected, .. } => Some(expected),
+            Mismatch::Extra { .. } => None,
+            Mismatch::Unsupported { expected, .. } => expected.as_ref(),
+        }
+    }
+
+    /// Returns whether nobody asks for the tensor.
+    pub(super) fn is_extra(&self) -> bool {
+        self.expected().is_none()
+    }
 }
 
 impl fmt::Display for Mismatch {
@@ -39,50 +65,69 @@ impl fmt::Display for Mismatch {
             }
             Mismatch::Extra { found } => write!(f, "only in the file: {:?} {found}", found.name),
             Mismatch::Different { expected, found } => {
-                write!(f, "different: {:?}: expected {expected}, found {found}", expected.name)
+                write!(f, "different: {:?}: expected {expected}, found {found}", expected.name)?;
+                if is_convertible(expected, found) { write!(f, " (convert_floats() converts it)") } else { Ok(()) }
+            }
+            Mismatch::Unsupported { expected: Some(expected), found } => {
+                write!(f, "not supported: {:?}: expected {expected}, found {found}", found.name)
+            }
+            Mismatch::Unsupported { expected: None, found } => {
+                write!(f, "only in the file, and not supported: {:?} {found}", found.name)
             }
         }
     }
 }
 
+/// Returns whether only the kinds differ, and both are floating-point.
+fn is_convertible(expected: &TensorInfo, found: &TensorInfo) -> bool {
+    let is_float = |kind: Kind| matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
+    expected.shape == found.shape && expected.kind != found.kind && is_float(expected.kind) && is_float(found.kind)
+}
+
 /// Returns all that differs: first in the order of `expected`, then the extra ones in the order of `found`.
 pub(super) fn compare<'a>(
-    expected: impl IntoIterator<Item = &'a TensorInfo>,
-    found: impl IntoIterator<Item = &'a TensorInfo>,
+    expected: &[TensorInfo],
+    found: impl IntoIterator<Item = &'a Content>,
+    converts_floats: bool,
 ) -> Vec<Mismatch> {
-    let expected: Vec<&TensorInfo> = expected.into_iter().collect();
-    let found: Vec<&TensorInfo> = found.into_iter().collect();
-    let by_name: BTreeMap<&str, &TensorInfo> = found.iter().map(|info| (info.name.as_str(), *info)).collect();
+    let found: Vec<&Content> = found.into_iter().collect();
+    let by_name: BTreeMap<&str, &Content> = found.iter().map(|content| (content.name(), *content)).collect();
     let asked_for: BTreeSet<&str> = expected.iter().map(|info| info.name.as_str()).collect();
-    let extra: Vec<&TensorInfo> = found.into_iter().filter(|info| !asked_for.contains(info.name.as_str())).collect();
+    let extra: Vec<&Content> = found.into_iter().filter(|content| !asked_for.contains(content.name())).collect();
 
     let mut mismatches = Vec::new();
     for info in expected {
         match by_name.get(info.name.as_str()) {
             None => mismatches.push(Mismatch::Missing { expected: info.clone(), near: near(&info.name, &extra) }),
-            Some(found) if *found != info => {
-                mismatches.push(Mismatch::Different { expected: info.clone(), found: (*found).clone() });
+            Some(Content::Known(found)) if found == info || (converts_floats && is_convertible(info, found)) => {}
+            Some(Content::Known(found)) => {
+                mismatches.push(Mismatch::Different { expected: info.clone(), found: found.clone() });
             }
-            Some(_) => {}
+            Some(Content::Unsupported(found)) => {
+                mismatches.push(Mismatch::Unsupported { expected: Some(info.clone()), found: found.clone() });
+            }
         }
     }
-    mismatches.extend(extra.into_iter().map(|info| Mismatch::Extra { found: info.clone() }));
+    mismatches.extend(extra.into_iter().map(|content| match content {
+        Content::Known(found) => Mismatch::Extra { found: found.clone() },
+        Content::Unsupported(found) => Mismatch::Unsupported { expected: None, found: found.clone() },
+    }));
     mismatches
 }
 
 /// Returns the most similar of the names, if at most a third of it is different.
-fn near(name: &str, candidates: &[&TensorInfo]) -> Option<String> {
+fn near(name: &str, candidates: &[&Content]) -> Option<String> {
     const MAX_CANDIDATES: usize = 1000; // the search takes time with each
     const MAX_LENGTH: usize = 100; // and with the square of the length
     candidates
         .iter()
         .take(MAX_CANDIDATES)
-        .map(|info| &info.name)
+        .map(|content| content.name())
         .filter(|other| other.len().max(name.len()) <= MAX_LENGTH)
         .map(|other| (edit_distance(name, other), other))
         .filter(|(distance, other)| distance * 3 <= other.len().max(name.len()))
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, other)| other.clone())
+        .map(|(_, other)| other.to_owned())
 }
 
 /// The number of insertions, deletions and replacements of characters that turn one string into the other
@@ -104,12 +149,14 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
 
     fn info(name: &str, shape: &[i64]) -> TensorInfo {
         TensorInfo { name: name.to_owned(), kind: Kind::Float, shape: shape.to_vec() }
+    }
+
+    fn known(infos: &[TensorInfo]) -> Vec<Content> {
+        infos.iter().cloned().map(Content::Known).collect()
     }
 
     #[test]
@@ -125,7 +172,7 @@ mod tests {
     fn a_misspelt_name_is_hinted_at_but_not_a_stranger() {
         let expected = [info("layer_conv1.weight", &[1]), info("classifier.bias", &[1])];
         let found = [info("layer_conv3.weight", &[1]), info("fc.b", &[1])];
-        let messages: Vec<String> = compare(&expected, &found).iter().map(Mismatch::to_string).collect();
+        let messages: Vec<String> = compare(&expected, &known(&found), false).iter().map(Mismatch::to_string).collect();
         assert_eq!(
             messages,
             [
@@ -140,10 +187,24 @@ mod tests {
     #[test]
     fn what_fits_is_no_mismatch() {
         let both = [info("a", &[2, 3]), info("b", &[])];
-        assert_eq!(compare(&both, &both), []);
+        assert_eq!(compare(&both, &known(&both), false), []);
         let other = [info("b", &[]), TensorInfo { kind: Kind::Double, ..info("a", &[2, 3]) }];
         let expected = Mismatch::Different { expected: both[0].clone(), found: other[1].clone() };
-        assert_eq!(expected.to_string(), r#"different: "a": expected Float [2, 3], found Double [2, 3]"#);
-        assert_eq!(compare(&both, &other), [expected]);
+        let message = r#"different: "a": expected Float [2, 3], found Double [2, 3] (convert_floats() converts it)"#;
+        assert_eq!(expected.to_string(), message);
+        assert_eq!(compare(&both, &known(&other), false), [expected]);
+        assert_eq!(compare(&both, &known(&other), true), []);
+    }
+
+    #[test]
+    fn only_floats_of_one_shape_are_convertible() {
+        let float = info("a", &[2, 3]);
+        for kind in [Kind::Half, Kind::BFloat16, Kind::Double] {
+            assert!(is_convertible(&float, &TensorInfo { kind, ..float.clone() }));
+        }
+        for kind in [Kind::Float, Kind::Int64, Kind::Bool, Kind::Uint8, Kind::ComplexFloat] {
+            assert!(!is_convertible(&float, &TensorInfo { kind, ..float.clone() }));
+        }
+        assert!(!is_convertible(&float, &TensorInfo { kind: Kind::Half, ..info("a", &[3, 2]) }));
     }
 }

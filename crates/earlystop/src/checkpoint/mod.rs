@@ -1,36 +1,61 @@
 //! Saves and restores named tensors: one state, one file.
 //!
 //! - [`Saver`] saves to a path and restores from it. Stands in for `tf.train.Saver`.
-//! - [`Store`] keeps several checkpoints in a folder, by the rules of [`Keep`], and finds the best and the latest sound
-//!   one. [`latest_checkpoint`] finds the latter by the tutorial's name.
-//! - [`Checkpoint`] looks into a file.
+//! - [`Store`] keeps several checkpoints in a folder, according to the rules of [`Keep`], and finds the best and the latest
+//!   valid one. [`latest_checkpoint`] finds the latter by the tutorial's name.
+//! - [`Checkpoint`] inspects a file.
 //!
-//! What has tensors implements [`Savable`]: it hands out [`NamedTensor`]s, which share memory with its variables. Beside
-//! them a file carries [`Metadata`].
+//! Types with tensors implement [`Savable`]: it returns [`NamedTensor`]s, which share memory with the live variables. A
+//! file also carries [`Metadata`].
 //!
-//! # The file
+//! # File format
 //!
-//! It is a [safetensors](https://github.com/huggingface/safetensors#format) file, which Python and others open as well.
-//! Tensors lie in their logical, row-major order (`[out, in, height, width]`, `[out, in]`: PyTorch's shapes), whatever
-//! their layout in memory, and in little-endian bytes. The same state always gives the same bytes. The metadata's keys
-//! that start with `checkpoint.` are the format's own:
+//! A checkpoint is a [safetensors](https://github.com/huggingface/safetensors#format) file, which Python and others can
+//! open. Tensors are stored in their logical, row-major order (`[out, in, height, width]`, `[out, in]`: PyTorch's shapes),
+//! whatever their layout in memory, as little-endian bytes. The same state always gives the same bytes. Metadata keys that
+//! start with `checkpoint.` belong to the format:
 //!
 //! | key | value |
 //! |---|---|
-//! | `checkpoint.sha256` | SHA-256 of the header (without its 8 bytes of length), taken with 64 zeros in place of this value |
+//! | `checkpoint.sha256` | SHA-256 of the header (without its 8 bytes of length), computed with 64 zeros in place of this value |
 //! | `checkpoint.sha256/NAME` | SHA-256 of the data of the tensor NAME |
 //! | `checkpoint.format` | `1` |
 //! | `checkpoint.step`, `checkpoint.score`, `checkpoint.commit` | from a [`Store`]: see [`Saved`] |
 //!
-//! The header's sum covers the tensors' sums, and these cover all that follows it: so every changed, missing or added
-//! byte is found, and the part that it is in is named. A file without sums, as other programs write it, is read too;
-//! [`Checkpoint::is_verified`] tells.
+//! The header's checksum covers the tensors' checksums, and these cover all data. So every changed, missing or added byte is
+//! found, and the message names the damaged part.
+//!
+//! # Files of other programs
+//!
+//! A file without checksums is read too; [`Checkpoint::is_verified`] tells. If another program rewrites a checkpoint and
+//! keeps its metadata, the checksums are compared with the new file: if they match, it is verified; if they do not, it is
+//! read as a file without checksums. [`Saver::convert_floats`] loads half, bfloat16 or double precision into single
+//! precision and the other way round. Tensors whose element type is not supported are [listed](Checkpoint::unsupported) and
+//! do not affect the others.
 //!
 //! # Crashes
 //!
-//! A save writes a temporary file beside the path, syncs it to the disk, renames it over the path, and syncs the folder.
-//! A process that is killed leaves the old file or the new one, and perhaps a temporary file (`.NAME.PID-NANOSECONDS.tmp`),
-//! which the next save to the path deletes. A store deletes old checkpoints only after the new one is on the disk.
+//! A save writes a temporary file beside the path, syncs it to the disk, renames it to the path, and syncs the folder. If
+//! the process is killed, the path holds the old file or the new one. A temporary file (`.NAME.PID-NANOSECONDS.tmp`) may
+//! remain; the next save to the path deletes it. A store deletes old checkpoints only after the new one is on the disk.
+//!
+//! Damage is found when a file is used: by a restore, by [`Checkpoint::read`], by [`Store::latest_valid`] and
+//! [`Store::best_valid`], and before a store deletes other files because of it. Opening and locking a store, `list`,
+//! `latest` and `best` read headers only.
+//!
+//! # File systems
+//!
+//! | | what happens |
+//! |---|---|
+//! | local file systems of Linux and macOS (ext4, XFS, Btrfs, tmpfs, overlay, APFS) | everything above is guaranteed |
+//! | no sync of files or folders | saved, with [`Warning::NotSynced`]: a power failure may lose the newest checkpoint; a killed process still loses nothing |
+//! | no locks | saved, with [`Warning::NotLocked`]: of two stores the newer one wins, and the older one fails at its next save; a running process that is visible from here is respected |
+//! | network file systems | as far as their locks and syncs reach; another client may see a new file late |
+//! | symbolic links | a link stays, and the file that it points to is replaced. A store deletes links, not the files behind them |
+//! | permissions | a replaced file passes on its mode and, if the system permits, its owner and group; not its access control lists or extended attributes |
+//! | long names | temporary files shorten them, so any name that the file system takes can be saved to |
+//! | a changing working directory | a store keeps its folder; a [`Saver`] resolves relative paths at each call |
+//! | read-only folders | reading needs neither a lock nor write permission |
 //!
 //! # Elsewhere
 //!
@@ -74,6 +99,7 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
+mod blocks;
 #[cfg(test)]
 mod faults;
 mod files;
@@ -96,9 +122,9 @@ pub use saver::{PartialRestore, Saver};
 pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
 pub use warning::Warning;
 
-/// What a checkpoint carries beside tensors: strings by name, for the caller to fill.
+/// Strings by name that a checkpoint carries beside its tensors.
 ///
-/// They lie in the `__metadata__` of the file. Keys that start with `checkpoint.` are taken.
+/// They are stored in the `__metadata__` of the file. Keys that start with `checkpoint.` are reserved.
 pub type Metadata = BTreeMap<String, String>;
 
 /// A tensor with the name under which it is stored.
@@ -108,22 +134,24 @@ pub struct NamedTensor {
     pub name: String,
     /// The logical shape: `[out, in, height, width]` for convolutional weights, `[out, in]` for dense ones.
     pub shape: Vec<i64>,
-    /// A live variable, or a view that shares its memory: a restore writes into it. Any layout in memory and any
-    /// dimensions that hold the elements of `shape` in the same row-major order.
+    /// A live variable, or a view that shares its memory: a restore writes into it. Its layout in memory is arbitrary, and
+    /// so are its dimensions, as long as it has the elements of `shape` in the same row-major order.
     pub tensor: Tensor,
 }
 
 impl NamedTensor {
-    /// Names a tensor whose dimensions are the logical ones.
+    /// Names a tensor whose dimensions are its logical shape.
     pub fn new(name: impl Into<String>, tensor: Tensor) -> Self {
         let shape = if tensor.defined() { tensor.size() } else { Vec::new() };
         NamedTensor { name: name.into(), shape, tensor }
     }
 }
 
-/// Has tensors to save and to restore: a network, an optimizer.
+/// Something with tensors to save and restore: a network, an optimizer, a list of tensors.
 ///
-/// A list of tensors has them too. This imports a file whose author chose other names:
+/// # Examples
+///
+/// Imports a file whose author chose other names:
 ///
 /// ```
 /// use earlystop::checkpoint::{Metadata, NamedTensor, Savable, Saver};
@@ -171,6 +199,25 @@ pub struct TensorInfo {
 impl fmt::Display for TensorInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", self.kind, self.shape)
+    }
+}
+
+/// A tensor in a file whose element type libtorch or `tch` does not have, for instance `U32`, `F8_E4M3` or `C64`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnsupportedTensor {
+    /// The name.
+    pub name: String,
+    /// The element type, as the file names it.
+    pub dtype: String,
+    /// The logical shape.
+    pub shape: Vec<i64>,
+}
+
+/// `U32 [16, 5]`.
+impl fmt::Display for UnsupportedTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.dtype, self.shape)
     }
 }
 

@@ -1,37 +1,45 @@
-//! A file in memory, read whole and checked.
+//! Reads a file: its header at once, its data in pieces.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
-use tch::Tensor;
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
 
-use super::files::io_error;
-use super::format::torch_error;
-use super::header::{Header, HeaderTensor};
-use super::{Metadata, TensorInfo};
+use super::files::{io_error, read_at};
+use super::format::{hex, state_error, torch_error};
+use super::header::{Content, Header, HeaderTensor, Seal};
+use super::{CheckpointPart, Metadata, TensorInfo, UnsupportedTensor};
 use crate::{Error, Result};
 
-/// A checkpoint that was read from its file, whole and checked.
+/// A checkpoint that is read from its file.
 ///
-/// Reads every [safetensors](https://github.com/huggingface/safetensors) file whose kinds libtorch has, so those that
-/// Python wrote too.
+/// Reads every [safetensors](https://github.com/huggingface/safetensors) file, including those of other programs. Tensors
+/// are read from the file when they are asked for. The file stays open, so it may be replaced or deleted meanwhile.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    file: File,
     header: Header,
-    data: Vec<u8>,
+    /// The size and the time of the last change when the file was opened.
+    version: (u64, Option<SystemTime>),
+    is_verified: bool,
 }
 
 impl Checkpoint {
-    /// Reads a file and compares all its checksums.
+    /// Reads a file once as a whole and compares all its checksums.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`], naming the tensor or the header, if it is
-    /// damaged, cut short or no safetensors file.
+    /// damaged, cut short or not a safetensors file.
     ///
-    /// # Example
+    /// # Examples
     ///
     /// ```
     /// use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
@@ -50,57 +58,200 @@ impl Checkpoint {
     /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let mut checkpoint = Self::open(path)?;
+        checkpoint.verify()?;
+        Ok(checkpoint)
+    }
+
+    /// Reads the header only: the names, kinds, shapes and metadata.
+    ///
+    /// The checksum of the header is compared. That of a tensor is compared when the tensor is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), except that damage of the tensors is not found yet.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (file, header) = open(path)?;
-        Self::read_rest(path, file, header)
+        // Before the file is opened: opening a pipe would wait for its writer.
+        let metadata = fs::metadata(path).map_err(io_error(path, "open"))?;
+        if !metadata.is_file() {
+            let problem = "it is a directory or a device, not a file";
+            return Err(io_error(path, "read")(io::Error::new(ErrorKind::InvalidInput, problem)));
+        }
+        let mut file = File::open(path).map_err(io_error(path, "open"))?;
+        let version = version(&file).map_err(io_error(path, "read the size"))?;
+        let header = Header::read(path, &mut file, version.0)?;
+        let is_verified = header.seal == Seal::Whole;
+        Ok(Checkpoint { path: path.to_owned(), file, header, version, is_verified })
     }
 
-    /// Reads what follows a header that [`open`] returned.
-    pub(super) fn read_rest(path: &Path, mut file: File, header: Header) -> Result<Self> {
-        let data = header.read_data(path, &mut file)?;
-        Ok(Checkpoint { path: path.to_owned(), header, data })
+    /// Reads all data and compares the checksums, on up to four threads.
+    pub(super) fn verify(&mut self) -> Result<()> {
+        const MAX_THREADS: usize = 4;
+        const MIN_BYTES: u64 = 8 << 20; // below, starting threads takes longer than they save
+        let next = AtomicUsize::new(0);
+        let findings = Mutex::new(Vec::new());
+        let work = || {
+            let mut buffer = vec![0; VERIFY_BYTES.min(self.header.data_bytes as usize)];
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tensor) = self.header.tensors.get(index) else { break };
+                match self.check(tensor, &mut buffer) {
+                    Ok(true) => {}
+                    found => {
+                        if found.is_err() {
+                            next.store(self.header.tensors.len(), Ordering::Relaxed); // the others may stop
+                        }
+                        findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, found));
+                    }
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let threads = if self.header.data_bytes < MIN_BYTES { 1 } else { threads.min(self.header.tensors.len()) };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut findings = findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        findings.sort_by_key(|(index, _)| *index);
+        let mut all_match = true;
+        for (_, found) in findings {
+            all_match &= found?;
+        }
+        self.is_verified = all_match && self.header.seal != Seal::None;
+        Ok(())
     }
 
-    /// Returns what the writer put beside the tensors.
+    /// Reads the data of a tensor in pieces, and returns whether its checksum is right or there is none.
+    fn check(&self, tensor: &HeaderTensor, buffer: &mut [u8]) -> Result<bool> {
+        let HeaderTensor { content, range, sha256 } = tensor;
+        let is_bool = content.info().is_some_and(|info| info.kind == Kind::Bool);
+        if sha256.is_none() && !is_bool {
+            return Ok(true);
+        }
+        let mut sum = Sha256::new();
+        for start in range.clone().step_by(VERIFY_BYTES) {
+            let length = (range.end - start).min(VERIFY_BYTES as u64) as usize;
+            let bytes = &mut buffer[..length];
+            self.read_data(bytes, start)?;
+            sum.update(&*bytes);
+            if is_bool && bytes.iter().any(|&byte| byte > 1) {
+                return Err(self.damaged(content.name(), "a Bool is neither 0 nor 1".to_owned()));
+            }
+        }
+        let found = hex(&sum.finalize());
+        self.compare(content.name(), &found, sha256.as_deref())
+    }
+
+    /// Compares a checksum. That of a file which another program wrote may belong to older content.
+    fn compare(&self, name: &str, found: &str, expected: Option<&str>) -> Result<bool> {
+        match expected {
+            Some(expected) if found != expected => match self.header.seal {
+                Seal::Whole => {
+                    Err(self.damaged(name, format!("damaged: its SHA-256 is {found}, expected {expected:?}")))
+                }
+                Seal::Kept | Seal::None => Ok(false),
+            },
+            _ => Ok(true),
+        }
+    }
+
+    /// Fills a buffer with the data from a position on.
+    pub(super) fn read_data(&self, buffer: &mut [u8], start: u64) -> Result<()> {
+        let length = read_at(&self.file, buffer, self.header.data_start + start);
+        match length.map_err(io_error(&self.path, "read"))? {
+            length if length == buffer.len() => Ok(()),
+            _ => Err(self.changed()),
+        }
+    }
+
+    /// Makes sure that nobody has written to the file since it was opened.
+    pub(super) fn expect_unchanged(&self) -> Result<()> {
+        let now = version(&self.file).map_err(io_error(&self.path, "read the size"))?;
+        if now == self.version { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        self.problem(CheckpointPart::File, "another program changed it while it was being read".to_owned())
+    }
+
+    fn damaged(&self, name: &str, problem: String) -> Error {
+        self.problem(CheckpointPart::Tensor(name.to_owned()), problem)
+    }
+
+    fn problem(&self, part: CheckpointPart, problem: String) -> Error {
+        Error::Checkpoint { path: self.path.clone(), part, problem }
+    }
+
+    /// Returns what the writer stored beside the tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.header.metadata
     }
 
-    /// Returns whether checksums covered the whole file. Files that other programs wrote have none.
+    /// Returns whether checksums cover the whole file.
+    ///
+    /// Files of other programs have none. If another program rewrote a checkpoint and kept its metadata, this is `true`
+    /// after [`read`](Self::read) if the checksums still match.
     pub fn is_verified(&self) -> bool {
-        self.header.is_verified
+        self.is_verified
     }
 
-    /// Returns names, kinds and shapes, in the file's order.
+    /// Returns names, kinds and shapes, in the file's order, without those of [`unsupported`](Self::unsupported).
     pub fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
-        self.header.tensors.iter().map(|tensor| &tensor.info)
+        self.header.tensors.iter().filter_map(|tensor| tensor.content.info())
     }
 
-    /// Returns a copy of a tensor, contiguous and on the CPU.
+    /// Returns the tensors that cannot be read, because libtorch or `tch` has no such element type.
+    pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
+        self.header.tensors.iter().filter_map(|tensor| match &tensor.content {
+            Content::Known(_) => None,
+            Content::Unsupported(tensor) => Some(tensor),
+        })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Reads a tensor, contiguous and on the CPU.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if there is none of this name; [`Error::Torch`] if libtorch refuses it.
+    /// [`Error::State`] if there is none of this name, or its type is [unsupported](Self::unsupported);
+    /// [`Error::Checkpoint`] if it is damaged; [`Error::Io`] if it cannot be read; [`Error::Torch`] if libtorch refuses it.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let HeaderTensor { info, range, .. } =
-            self.header.tensors.iter().find(|tensor| tensor.info.name == name).ok_or_else(|| Error::State {
-                name: name.to_owned(),
-                problem: format!("{} holds no tensor of this name", self.path.display()),
-            })?;
-        Tensor::f_from_data_size(&self.data[range.clone()], &info.shape, info.kind).map_err(torch_error(name))
+        let problem = |problem: &str| state_error(name, format!("{} {problem}", self.path.display()));
+        let found = self.header.tensors.iter().find(|tensor| tensor.content.name() == name);
+        let tensor = found.ok_or_else(|| problem("holds no tensor of this name"))?;
+        let info = match &tensor.content {
+            Content::Known(info) => info,
+            Content::Unsupported(UnsupportedTensor { dtype, .. }) => {
+                return Err(problem(&format!("holds it as {dtype}, which libtorch has no kind for here")));
+            }
+        };
+        let Range { start, end } = tensor.range;
+        self.check(tensor, &mut vec![0; VERIFY_BYTES.min((end - start) as usize)])?;
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact((end - start) as usize)
+            .map_err(|error| self.damaged(name, format!("no memory for its {} bytes of data: {error}", end - start)))?;
+        bytes.resize((end - start) as usize, 0);
+        self.read_data(&mut bytes, start)?;
+        if bytes.is_empty() {
+            // An empty slice has no address that libtorch could read from.
+            return Tensor::f_zeros(&info.shape, (info.kind, tch::Device::Cpu)).map_err(torch_error(name));
+        }
+        Tensor::f_from_data_size(&bytes, &info.shape, info.kind).map_err(torch_error(name))
     }
 }
 
-/// Opens a file, reads and checks its header, and leaves the file at the first byte of its data.
-pub(super) fn open(path: &Path) -> Result<(File, Header)> {
-    // Before the file is opened: opening a pipe would wait for its writer.
-    let metadata = fs::metadata(path).map_err(io_error(path, "open"))?;
-    if !metadata.is_file() {
-        let problem = "it is a directory or a device, not a file";
-        return Err(io_error(path, "read")(io::Error::new(ErrorKind::InvalidInput, problem)));
-    }
-    let mut file = File::open(path).map_err(io_error(path, "open"))?;
-    let bytes = file.metadata().map_err(io_error(path, "read the size"))?.len();
-    let header = Header::read(path, &mut file, bytes)?;
-    Ok((file, header))
+/// How much is read and hashed at once: it stays in the processor's cache.
+const VERIFY_BYTES: usize = 256 << 10;
+
+fn version(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), metadata.modified().ok()))
 }

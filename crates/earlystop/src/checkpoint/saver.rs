@@ -1,26 +1,30 @@
 //! Saves to a path and restores from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use tch::Tensor;
 
+use super::blocks::for_each_block;
 use super::files::{Disk, Files, write_atomically};
-use super::format::{encode, state_error, torch_error};
-use super::header::Header;
+use super::format::{Plan, state_error, torch_error};
+use super::header::HeaderTensor;
 use super::mismatch::compare;
-use super::read::{Checkpoint, open};
+use super::read::Checkpoint;
 use super::{Metadata, Mismatch, NamedTensor, Savable, TensorInfo, Warning};
 use crate::{Error, Result};
 
 /// Saves tensors to a file and restores them from it. Stands in for `tf.train.Saver`.
 ///
-/// A save is atomic and lasting: at any instant, also if the process is killed or power fails, the path holds the old
-/// checkpoint or the new one, whole; and when `save` has returned, the new one is on the disk. Any number of savers may
-/// save to one path: the last one wins.
+/// A save is atomic and durable. At any instant, even if the process is killed or power fails, the path holds either the
+/// complete old checkpoint or the complete new one. When `save` has returned, the new one is on the disk. Any number of
+/// savers may save to one path: the last one wins.
 ///
-/// # Example
+/// Tensors are copied in blocks of a few megabytes, so a save or restore needs little memory beside the state. Do not
+/// change the tensors from another thread meanwhile.
+///
+/// # Examples
 ///
 /// ```
 /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
@@ -41,6 +45,7 @@ use crate::{Error, Result};
 pub struct Saver {
     files: Arc<dyn Files>,
     ignores_extra: bool,
+    converts_floats: bool,
 }
 
 impl Default for Saver {
@@ -50,23 +55,48 @@ impl Default for Saver {
 }
 
 impl Saver {
-    /// Makes a saver.
+    /// Creates a saver.
     pub fn new() -> Self {
         Saver::with_files(Arc::new(Disk))
     }
 
     pub(super) fn with_files(files: Arc<dyn Files>) -> Self {
-        Saver { files, ignores_extra: false }
+        Saver { files, ignores_extra: false, converts_floats: false }
     }
 
     pub(super) fn files(&self) -> &dyn Files {
         &*self.files
     }
 
-    /// Lets [`restore`](Self::restore) pass over tensors that are only in the file: to use a trained network without
-    /// its optimizer.
+    /// Lets [`restore`](Self::restore) ignore tensors that are only in the file: to use a trained network without its
+    /// optimizer, or a file with tensors whose type is not supported.
     pub fn ignore_extra(self) -> Self {
         Saver { ignores_extra: true, ..self }
+    }
+
+    /// Lets [`restore`](Self::restore) and [`restore_matching`](Self::restore_matching) convert between floating-point
+    /// kinds: half, bfloat16, single and double precision.
+    ///
+    /// Without this, a tensor of another kind is a [`Mismatch`]. A conversion to a smaller kind rounds to the nearest value,
+    /// and to infinity beyond its range.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
+    /// use tch::{Kind, Tensor};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("half.safetensors");
+    /// let half = vec![NamedTensor::new("w", Tensor::from_slice(&[0.5f32, 2.0]).to_kind(Kind::Half))];
+    /// Saver::new().save(&path, &[&half], &Metadata::new())?;
+    ///
+    /// let network = vec![NamedTensor::new("w", Tensor::from_slice(&[0.0f32, 0.0]))];
+    /// assert!(Saver::new().restore(&path, &[&network]).is_err());
+    /// Saver::new().convert_floats().restore(&path, &[&network])?;
+    /// assert_eq!(network[0].tensor, Tensor::from_slice(&[0.5f32, 2.0]));
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn convert_floats(self) -> Self {
+        Saver { converts_floats: true, ..self }
     }
 
     /// Writes all tensors and the metadata to `path`, replacing what is there, and returns what the file system could not
@@ -77,8 +107,8 @@ impl Saver {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if two tensors share a name, a kind cannot be stored or a metadata key is taken;
-    /// [`Error::Torch`] if libtorch does not give the values; [`Error::Io`], naming the step, if the disk does not take
+    /// [`Error::State`] if two tensors share a name, a kind cannot be stored or a metadata key is reserved;
+    /// [`Error::Torch`] if libtorch does not return the values; [`Error::Io`], naming the step, if the disk does not take
     /// them. The old file is untouched then. (Except if the last step fails, the sync of the folder: the new file is in
     /// place, but a power failure may bring the old one back.)
     pub fn save(&self, path: impl AsRef<Path>, state: &[&dyn Savable], metadata: &Metadata) -> Result<Vec<Warning>> {
@@ -93,33 +123,35 @@ impl Saver {
         metadata: &Metadata,
         internal: &[(&str, String)],
     ) -> Result<Vec<Warning>> {
-        let parts = encode(&all_tensors(state)?, metadata, internal)?;
-        write_atomically(&*self.files, path, |output| parts.iter().try_for_each(|part| output.write(part)))
+        let tensors = all_tensors(state)?;
+        let plan = Plan::new(&tensors, metadata, internal)?;
+        write_atomically(&*self.files, path, |output| plan.write(output))
     }
 
     /// Copies all tensors of a file into those of `state`, and returns the file's metadata: all or nothing.
     ///
-    /// Names, kinds and shapes must be the same on both sides, and the file must be sound, before the first value is
-    /// changed.
+    /// Names, kinds and shapes must be the same on both sides, and the file must be valid, before the first value is
+    /// changed. The file is read twice, in pieces: once to compare the checksums and once to copy. Little memory is needed.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`], with all that is missing, extra or different; [`Error::Checkpoint`] or [`Error::Io`] if the
-    /// file is damaged or cannot be read; [`Error::State`] if two tensors of `state` share a name; [`Error::Torch`] if
-    /// libtorch refuses a copy. Nothing is changed then.
+    /// [`Error::Mismatch`], with everything that is missing, extra or different; [`Error::Checkpoint`] or [`Error::Io`] if
+    /// the file is damaged or cannot be read; [`Error::State`] if two tensors of `state` share a name, or values cannot be
+    /// written to one. Nothing is changed then. (Except if another program writes to the file meanwhile, the disk fails
+    /// between the first and the second reading, or the device of a tensor fails.)
     pub fn restore(&self, path: impl AsRef<Path>, state: &[&dyn Savable]) -> Result<Metadata> {
         let path = path.as_ref();
         let tensors = all_tensors(state)?;
-        let (file, header) = open(path)?;
-        let mut mismatches = differences(&tensors, &header)?;
+        let mut checkpoint = Checkpoint::open(path)?;
+        let mut mismatches = self.differences(&tensors, &checkpoint)?;
         if self.ignores_extra {
-            mismatches.retain(|mismatch| !matches!(mismatch, Mismatch::Extra { .. }));
+            mismatches.retain(|mismatch| !mismatch.is_extra());
         }
         if !mismatches.is_empty() {
             return Err(Error::Mismatch { path: path.to_owned(), mismatches });
         }
-        let checkpoint = Checkpoint::read_rest(path, file, header)?;
-        copy_all(&checkpoint, tensors)?;
+        checkpoint.verify()?;
+        copy_all(&checkpoint, &tensors)?;
         Ok(checkpoint.metadata().clone())
     }
 
@@ -133,20 +165,24 @@ impl Saver {
     pub fn restore_matching(&self, path: impl AsRef<Path>, state: &[&dyn Savable]) -> Result<PartialRestore> {
         let path = path.as_ref();
         let mut tensors = all_tensors(state)?;
-        let (file, header) = open(path)?;
-        let mismatches = differences(&tensors, &header)?;
-        let checkpoint = Checkpoint::read_rest(path, file, header)?;
-        let unfit: BTreeSet<&str> = mismatches
-            .iter()
-            .filter_map(|mismatch| match mismatch {
-                Mismatch::Missing { expected, .. } | Mismatch::Different { expected, .. } => Some(&*expected.name),
-                Mismatch::Extra { .. } => None,
-            })
-            .collect();
+        let mut checkpoint = Checkpoint::open(path)?;
+        let mismatches = self.differences(&tensors, &checkpoint)?;
+        checkpoint.verify()?;
+        let unfit: BTreeSet<&str> = mismatches.iter().filter_map(Mismatch::expected).map(|info| &*info.name).collect();
         tensors.retain(|tensor| !unfit.contains(&*tensor.name));
-        let restored = tensors.iter().map(|tensor| tensor.name.clone()).collect();
-        copy_all(&checkpoint, tensors)?;
+        copy_all(&checkpoint, &tensors)?;
+        let restored = tensors.into_iter().map(|tensor| tensor.name).collect();
         Ok(PartialRestore { restored, mismatches, metadata: checkpoint.metadata().clone() })
+    }
+
+    fn differences(&self, tensors: &[NamedTensor], checkpoint: &Checkpoint) -> Result<Vec<Mismatch>> {
+        let info = |NamedTensor { name, shape, tensor }: &NamedTensor| {
+            let kind = tensor.f_kind().map_err(torch_error(name))?;
+            Ok(TensorInfo { name: name.clone(), kind, shape: shape.clone() })
+        };
+        let expected: Vec<TensorInfo> = tensors.iter().map(info).collect::<Result<_>>()?;
+        let found = checkpoint.header().tensors.iter().map(|tensor| &tensor.content);
+        Ok(compare(&expected, found, self.converts_floats))
     }
 }
 
@@ -171,38 +207,43 @@ fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
     }
 }
 
-fn differences(tensors: &[NamedTensor], header: &Header) -> Result<Vec<Mismatch>> {
-    let info = |NamedTensor { name, shape, tensor }: &NamedTensor| {
-        let kind = tensor.f_kind().map_err(torch_error(name))?;
-        Ok(TensorInfo { name: name.clone(), kind, shape: shape.clone() })
-    };
-    let expected: Vec<TensorInfo> = tensors.iter().map(info).collect::<Result<_>>()?;
-    Ok(compare(&expected, header.tensors.iter().map(|tensor| &tensor.info)))
+/// Copies the values of a checkpoint that was verified into the tensors.
+fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
+    // What libtorch would refuse must be known before the first change.
+    tensors.iter().try_for_each(expect_writable)?;
+    let stored: BTreeMap<&str, &HeaderTensor> =
+        checkpoint.header().tensors.iter().map(|tensor| (tensor.content.name(), tensor)).collect();
+    let _no_grad = tch::no_grad_guard();
+    let mut buffer = Vec::new();
+    for NamedTensor { name, tensor, .. } in tensors {
+        let Some((info, range)) = stored.get(&**name).and_then(|it| Some((it.content.info()?, it.range.clone())))
+        else {
+            return Err(state_error(name, "no tensor of this name was compared".to_owned()));
+        };
+        let mut start = range.start;
+        for_each_block(name, tensor, &mut |block| {
+            buffer.resize(block.numel() * info.kind.elt_size_in_bytes(), 0);
+            checkpoint.read_data(&mut buffer, start)?;
+            start += buffer.len() as u64;
+            let copy = || {
+                let values = Tensor::f_from_data_size(&buffer, &block.size(), info.kind)?;
+                block.shallow_clone().f_copy_(&values)
+            };
+            copy().map(|_| ()).map_err(torch_error(name))
+        })?;
+    }
+    checkpoint.expect_unchanged()
 }
 
-/// Copies the values of the checkpoint into the tensors. If one refuses, those before it get their old values back.
-fn copy_all(checkpoint: &Checkpoint, tensors: Vec<NamedTensor>) -> Result<()> {
-    // All that needs memory comes before the first change.
-    let mut copies = Vec::with_capacity(tensors.len());
-    for NamedTensor { name, tensor, .. } in tensors {
-        let prepare = |value: Tensor| {
-            let new = value.f_reshape(tensor.size())?.f_to_device(tensor.device())?;
-            let mut old = tensor.f_detach()?.f_empty_like()?;
-            old.f_copy_(&tensor.f_detach()?)?;
-            Ok((new, old))
-        };
-        let (new, old) = prepare(checkpoint.tensor(&name)?).map_err(torch_error(&name))?;
-        copies.push((name, tensor, new, old));
+/// Refuses what libtorch does not write to: elements that share memory, and tensors made for inference only.
+fn expect_writable(NamedTensor { name, tensor, .. }: &NamedTensor) -> Result<()> {
+    let is_repeated = |(&size, &stride): (&i64, &i64)| size > 1 && stride == 0;
+    if !tensor.is_sparse() && tensor.size().iter().zip(&tensor.stride()).any(is_repeated) {
+        let problem = "its elements share memory, as after expand(), so no values can be written to it";
+        return Err(state_error(name, problem.to_owned()));
     }
-    let _no_grad = tch::no_grad_guard();
-    for i in 0..copies.len() {
-        let (name, tensor, new, _) = &mut copies[i];
-        if let Err(error) = tensor.f_copy_(new).map_err(torch_error(name)) {
-            for (_, tensor, _, old) in &mut copies[..i] {
-                let _ = tensor.f_copy_(old); // it took a value of this shape a moment ago
-            }
-            return Err(error);
-        }
+    match tensor.f_is_inference().map_err(torch_error(name))? {
+        true => Err(state_error(name, "it is an inference tensor, so no values can be written to it".to_owned())),
+        false => Ok(()),
     }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Keeps several checkpoints in a folder and finds them again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::files::{Files, folder_of, io_error, is_abandoned, sync_folder, temporaries};
 use super::keep::by_score;
 use super::lock::{Lock, State};
-use super::read::{Checkpoint, open};
+use super::read::Checkpoint;
 use super::{Keep, Metadata, Savable, Saver, Warning};
 use crate::{Error, Result};
 
@@ -64,8 +65,10 @@ pub struct Store {
 #[derive(Debug)]
 struct Writer {
     lock: Lock,
-    /// The sound ones, the earliest first. The others neither count for [`Keep`] nor are they deleted.
+    /// The earliest first. Those that turn out to be damaged neither count for [`Keep`] nor are they deleted.
     saved: Vec<Saved>,
+    /// Those that this store wrote, or read as a whole.
+    checked: BTreeSet<PathBuf>,
     last_commit: u64,
 }
 
@@ -170,7 +173,7 @@ impl Store {
                     let _ = fs::remove_file(&temporary);
                 }
             }
-            let mut writer = Writer { lock, saved: Vec::new(), last_commit: 0 };
+            let mut writer = Writer { lock, saved: Vec::new(), checked: BTreeSet::new(), last_commit: 0 };
             writer.look(&self.absolute)?;
             self.writer = Some(writer);
             self.warn(warnings);
@@ -227,7 +230,8 @@ impl Store {
         writer.last_commit = commit;
         writer.saved.retain(|saved| saved.path != new.path);
         writer.saved.push(new.clone());
-        let (kept, deleted) = keep.split(std::mem::take(&mut writer.saved));
+        writer.checked.insert(new.path.clone());
+        let (kept, deleted) = writer.split(&keep);
         writer.saved = kept;
         for Saved { path, .. } in deleted {
             match saver.files().remove(&path) {
@@ -307,7 +311,7 @@ impl Store {
         Ok(Some(self.reported(&archive)))
     }
 
-    /// Lists the checkpoints whose headers are sound, the earliest save first. Reads headers only.
+    /// Lists the checkpoints whose headers are valid, the earliest save first. Reads headers only.
     ///
     /// # Errors
     ///
@@ -361,8 +365,32 @@ impl Writer {
     fn look(&mut self, folder: &Path) -> Result<()> {
         self.saved = scan(folder)?.0;
         self.last_commit = self.saved.last().map_or(0, |saved| saved.commit);
-        self.saved.retain(|saved| Checkpoint::read(&saved.path).is_ok());
         Ok(())
+    }
+
+    /// Splits the checkpoints into those to keep and those to delete.
+    ///
+    /// A damaged file must never be the reason why a valid one is deleted, and opening the store has read headers only. So
+    /// the files that decide, and those to be deleted, are read first as a whole, unless this store wrote them.
+    fn split(&mut self, keep: &Keep) -> (Vec<Saved>, Vec<Saved>) {
+        loop {
+            let (kept, deleted) = keep.split(self.saved.clone());
+            if deleted.is_empty() {
+                return (kept, deleted);
+            }
+            let deciding = keep.deciding(&self.saved).into_iter().chain(&deleted).map(|saved| saved.path.clone());
+            let unchecked: Vec<PathBuf> = deciding.filter(|path| !self.checked.contains(path)).collect();
+            if unchecked.is_empty() {
+                return (kept, deleted);
+            }
+            for path in unchecked {
+                if Checkpoint::read(&path).is_ok() {
+                    self.checked.insert(path);
+                } else {
+                    self.saved.retain(|saved| saved.path != path);
+                }
+            }
+        }
     }
 
     /// Where to save: over the file of the same step, unless that one is better.
@@ -383,8 +411,9 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     let mut saved = Vec::new();
     let mut skipped = Vec::new();
     for (path, step) in files(folder)? {
-        match open(&path) {
-            Ok((_, header)) => {
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => {
+                let header = checkpoint.header();
                 let number = |key: &str| header.internal.get(key).and_then(|value| value.parse().ok());
                 saved.push(Saved {
                     step: number("step").unwrap_or(step),
