@@ -15,6 +15,7 @@ mod samples;
 mod save_restore;
 mod style;
 mod tidy;
+mod twice;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,13 +30,14 @@ use crate::{Error, Result, setup};
 const HELP: &str = "\
 Executes notebooks from fresh kernels and checks what they show.
 
-    cargo xtask notebook [--write | --check] [NAME...]
+    cargo xtask notebook [--write | --check | --twice] [NAME...]
 
 NAME is the name of a notebook in notebooks/, or a path; without one it is all notebooks there.
 The executed notebooks are left in target/notebooks/, as .ipynb and as .html.
 
     --write     write the outputs back into the notebooks themselves
-    --check     execute nothing: check the notebooks as they are";
+    --check     execute nothing: check the notebooks as they are
+    --twice     run every cell twice in a row, with short trainings, and check only that none fails";
 
 /// What is done with each notebook.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,6 +45,7 @@ enum Task {
     Execute,
     Write,
     Check,
+    Twice,
 }
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
@@ -53,6 +56,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         match arg {
             lexopt::Arg::Long("write") => task = Task::Write,
             lexopt::Arg::Long("check") => task = Task::Check,
+            lexopt::Arg::Long("twice") => task = Task::Twice,
             lexopt::Arg::Value(name) => notebooks.push(find(&workspace, &name.string()?)?),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
                 println!("{HELP}");
@@ -68,12 +72,27 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         return notebooks.iter().try_for_each(|notebook| check(notebook));
     }
     let environment = setup::ensure(&workspace)?;
+    if task == Task::Twice {
+        return execute_twice(&workspace, &environment, &notebooks);
+    }
     execute(&workspace, &environment, &notebooks, task == Task::Write)
 }
 
-/// Executes all notebooks and checks what comes out.
+/// Executes all notebooks and checks what comes out; then once more with every cell run twice.
 pub(crate) fn execute_all(workspace: &Workspace, environment: &Environment) -> Result<()> {
-    execute(workspace, environment, &all(workspace)?, false)
+    let notebooks = all(workspace)?;
+    execute(workspace, environment, &notebooks, false)?;
+    execute_twice(workspace, environment, &notebooks)
+}
+
+/// Executes notebooks with every cell run twice, as people do who change one: no cell may fail the second time.
+fn execute_twice(workspace: &Workspace, environment: &Environment, notebooks: &[PathBuf]) -> Result<()> {
+    let folder = workspace.root.join("target/notebooks/twice");
+    for notebook in notebooks {
+        eprintln!("Executing every cell of {} twice ...", notebook.display());
+        execute::execute_twice(environment, notebook, &folder)?;
+    }
+    Ok(())
 }
 
 fn execute(workspace: &Workspace, environment: &Environment, notebooks: &[PathBuf], write: bool) -> Result<()> {

@@ -74,6 +74,17 @@ fn an_error_passed_on_by_a_question_mark_is_told() {
     assert!(told.contains("No such file or directory"), "{told}");
 }
 
+#[test]
+fn a_cell_that_fails_only_when_it_is_run_again_is_named() {
+    let Some(folder) = notebooks() else { return };
+    let output = xtask_notebook(&["--twice".as_ref(), folder.join("lone_impl.ipynb").as_ref()]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("cell 3 (`impl Size {`)"), "{told}");
+    assert!(told.contains("duplicate definitions"), "{told}");
+    assert_eq!(told.matches("cell 3/4  impl Size {").count(), 2, "the second run fails: {told}");
+    assert!(!told.contains("cell 4/4"), "nothing is executed after the failure: {told}");
+}
+
 /// Without xtask's own look at the outputs: as anyone's CI would run it.
 #[test]
 fn plain_nbconvert_stops_at_a_panic_and_at_an_error_passed_on() {

@@ -3,13 +3,16 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use super::failures;
 use super::ipynb::Notebook;
 use super::problem::list;
+use super::{failures, twice};
 use crate::setup::Environment;
 use crate::{Error, Result};
+
+/// The configuration by which nbconvert stops at a cell that fails.
+const STOP_ON_FAILURE: &str = "notebooks/stop_on_failure.py";
 
 /// How many of nbconvert's last words are shown when no cell failed.
 const LAST_LINES: usize = 25;
@@ -20,17 +23,36 @@ const LAST_LINES: usize = 25;
 /// Names the cells that failed, with the compiler's or the panic's message. What was executed up to there
 /// is in the two files as well.
 pub(super) fn execute(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
+    let configuration = environment.root.join(STOP_ON_FAILURE);
+    execute_by(nbconvert(environment, &configuration), environment, notebook, folder)
+}
+
+/// As [`execute`], with every cell run twice in a row, and with short trainings.
+pub(super) fn execute_twice(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
+    let configuration = folder.join("twice.py");
+    let write = || {
+        fs::create_dir_all(folder)?;
+        fs::write(&configuration, twice::CONFIGURATION)
+    };
+    write().map_err(|source| Error::io("write", &configuration, &source))?;
+    let mut nbconvert = nbconvert(environment, &configuration);
+    nbconvert.env("STOP_ON_FAILURE", environment.root.join(STOP_ON_FAILURE)).env("SHORTER", twice::shorter(notebook)?);
+    execute_by(nbconvert, environment, notebook, folder)
+}
+
+fn execute_by(mut execution: Command, environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
     let executed = folder.join(notebook.file_name().expect("a notebook has a file name"));
     let tried = format!("execute {}", notebook.display());
     fs::create_dir_all(folder).map_err(|source| Error::io("make", folder, &source))?;
     // So that a file found afterwards is one of this run.
     let _ = fs::remove_file(&executed);
-    let ended = nbconvert(environment, &["--execute", "--to=notebook"], notebook, &executed)?;
+    let ended = convert(execution.args(["--execute", "--to=notebook"]), notebook, &executed)?;
     if !executed.exists() {
         return Err(Error::new(tried).got(ended.last_words));
     }
     let failures = list(&failures::find(&Notebook::read(&executed)?));
-    let html = nbconvert(environment, &["--to=html"], &executed, &executed.with_extension("html"))?;
+    let mut rendering = nbconvert(environment, &environment.root.join(STOP_ON_FAILURE));
+    let html = convert(rendering.arg("--to=html"), &executed, &executed.with_extension("html"))?;
     if !failures.is_empty() {
         let hint = format!("The notebook as far as it came: {}", executed.with_extension("html").display());
         return Err(Error::new(tried).got(failures).hint(hint));
@@ -48,14 +70,17 @@ struct Ended {
     last_words: String,
 }
 
+/// nbconvert with a configuration.
+fn nbconvert(environment: &Environment, configuration: &Path) -> Command {
+    let mut nbconvert = environment.module("nbconvert");
+    nbconvert.arg("--config").arg(configuration);
+    nbconvert
+}
+
 /// Runs nbconvert, relays the announcements of cells and keeps all else that it says.
-fn nbconvert(environment: &Environment, flags: &[&str], from: &Path, to: &Path) -> Result<Ended> {
+fn convert(nbconvert: &mut Command, from: &Path, to: &Path) -> Result<Ended> {
     let cannot = |source: std::io::Error| Error::new("run jupyter nbconvert").got(source.to_string());
-    let mut child = environment
-        .module("nbconvert")
-        .args(flags)
-        .arg("--config")
-        .arg(environment.root.join("notebooks/stop_on_failure.py"))
+    let mut child = nbconvert
         .arg("--output")
         .arg(to)
         .arg(from)
