@@ -6,7 +6,7 @@ use super::format::torch_error;
 use crate::Result;
 
 /// The size of a block in bytes, at most.
-pub(super) const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 4 << 20;
 
 /// Calls `each` with views of a tensor of at most [`BLOCK_BYTES`] each. Joined, they are its elements in row-major order.
 pub(super) fn for_each_block(name: &str, tensor: &Tensor, each: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {

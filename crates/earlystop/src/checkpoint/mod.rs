@@ -112,6 +112,7 @@ mod process;
 mod read;
 mod saver;
 mod store;
+mod threads;
 mod warning;
 
 pub use keep::Keep;

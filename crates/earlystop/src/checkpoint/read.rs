@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -14,6 +14,7 @@ use tch::{Kind, Tensor};
 use super::files::{io_error, read_at};
 use super::format::{hex, state_error, torch_error};
 use super::header::{Content, Header, HeaderTensor, Seal};
+use super::threads::run_on_threads;
 use super::{CheckpointPart, Metadata, TensorInfo, UnsupportedTensor};
 use crate::{Error, Result};
 
@@ -85,43 +86,29 @@ impl Checkpoint {
         Ok(Checkpoint { path: path.to_owned(), file, header, version, is_verified })
     }
 
-    /// Reads all data and compares the checksums, on up to four threads.
+    /// Reads all data and compares the checksums, on several threads if there is much.
     pub(super) fn verify(&mut self) -> Result<()> {
-        const MAX_THREADS: usize = 4;
-        const MIN_BYTES: u64 = 8 << 20; // below, starting threads takes longer than they save
         let next = AtomicUsize::new(0);
         let findings = Mutex::new(Vec::new());
-        let work = || {
+        run_on_threads(self.header.data_bytes, self.header.tensors.len(), || {
             let mut buffer = vec![0; VERIFY_BYTES.min(self.header.data_bytes as usize)];
-            loop {
+            while let Some((index, tensor)) = {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tensor) = self.header.tensors.get(index) else { break };
-                match self.check(tensor, &mut buffer) {
-                    Ok(true) => {}
-                    found => {
-                        if found.is_err() {
-                            next.store(self.header.tensors.len(), Ordering::Relaxed); // the others may stop
-                        }
-                        findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, found));
-                    }
+                self.header.tensors.get(index).map(|tensor| (index, tensor))
+            } {
+                let found = self.check(tensor, &mut buffer);
+                if found.is_err() {
+                    next.store(self.header.tensors.len(), Ordering::Relaxed); // the others may stop
                 }
+                findings.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
             }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let threads = if self.header.data_bytes < MIN_BYTES { 1 } else { threads.min(self.header.tensors.len()) };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
-            work();
-        });
-        let mut findings = findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            Ok(())
+        })?;
+        // Of several damaged tensors the first one is reported, whichever was found first.
+        let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
         findings.sort_by_key(|(index, _)| *index);
-        let mut all_match = true;
-        for (_, found) in findings {
-            all_match &= found?;
-        }
-        self.is_verified = all_match && self.header.seal != Seal::None;
+        let matching: Vec<bool> = findings.into_iter().map(|(_, found)| found).collect::<Result<_>>()?;
+        self.is_verified = matching.into_iter().all(|matches| matches) && self.header.seal != Seal::None;
         Ok(())
     }
 

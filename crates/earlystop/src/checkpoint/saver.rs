@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::blocks::for_each_block;
 use super::files::{Disk, Files, write_atomically};
@@ -12,6 +12,7 @@ use super::format::{Plan, state_error, torch_error};
 use super::header::HeaderTensor;
 use super::mismatch::compare;
 use super::read::Checkpoint;
+use super::threads::run_on_threads;
 use super::{Metadata, Mismatch, NamedTensor, Savable, TensorInfo, Warning};
 use crate::{Error, Result};
 
@@ -207,32 +208,74 @@ fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
     }
 }
 
-/// Copies the values of a checkpoint that was verified into the tensors.
+/// Copies the values of a checkpoint that was verified into the tensors, on several threads if there are many.
 fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
     // What libtorch would refuse must be known before the first change.
     tensors.iter().try_for_each(expect_writable)?;
     let stored: BTreeMap<&str, &HeaderTensor> =
         checkpoint.header().tensors.iter().map(|tensor| (tensor.content.name(), tensor)).collect();
-    let _no_grad = tch::no_grad_guard();
-    let mut buffer = Vec::new();
-    for NamedTensor { name, tensor, .. } in tensors {
-        let Some((info, range)) = stored.get(&**name).and_then(|it| Some((it.content.info()?, it.range.clone())))
-        else {
-            return Err(state_error(name, "no tensor of this name was compared".to_owned()));
-        };
-        let mut start = range.start;
-        for_each_block(name, tensor, &mut |block| {
-            buffer.resize(block.numel() * info.kind.elt_size_in_bytes(), 0);
-            checkpoint.read_data(&mut buffer, start)?;
-            start += buffer.len() as u64;
+    let jobs = tensors.iter().map(|NamedTensor { name, tensor, .. }| {
+        let found = stored.get(&**name).and_then(|it| Some((it.content.info()?.kind, it.range.start)));
+        let (kind, start) = found.ok_or_else(|| state_error(name, "no tensor of this name was compared".to_owned()))?;
+        Ok(CopyJob { name: name.clone(), live: tensor.shallow_clone(), kind, start })
+    });
+    let jobs = Mutex::new(jobs.collect::<Result<Vec<_>>>()?.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    run_on_threads(checkpoint.header().data_bytes, tensors.len(), || {
+        let _no_grad = tch::no_grad_guard();
+        let mut buffer = Vec::new();
+        while let Some(job) = next() {
+            job.copy(checkpoint, &mut buffer)?;
+        }
+        Ok(())
+    })?;
+    checkpoint.expect_unchanged()
+}
+
+/// The values of a tensor that are to be copied from a file.
+struct CopyJob {
+    name: String,
+    live: Tensor,
+    /// The kind in the file.
+    kind: Kind,
+    /// Where its data begins in the file.
+    start: u64,
+}
+
+impl CopyJob {
+    fn copy(&self, checkpoint: &Checkpoint, buffer: &mut Vec<u8>) -> Result<()> {
+        const MIN_DIRECT_BYTES: usize = 64 << 10;
+        let CopyJob { name, live, kind, .. } = self;
+        let mut start = self.start;
+        let element = kind.elt_size_in_bytes();
+        for_each_block(name, live, &mut |block| {
+            let length = block.numel() * element;
+            let at = start;
+            start += length as u64;
+            let is_plain = block.device() == Device::Cpu && block.is_contiguous() && block.kind() == *kind;
+            if is_plain && length >= MIN_DIRECT_BYTES {
+                // SAFETY: `block` is contiguous, in memory and of this kind, so that its elements take `length` bytes from
+                // its address on; they are initialized, and any bytes are valid elements (those of a Bool were checked).
+                // `live` keeps the memory alive, and no other reference to it exists: the caller of a restore must not use
+                // the tensors meanwhile, and each tensor is restored by one thread.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(block.data_ptr().cast::<u8>(), length) };
+                return checkpoint.read_data(bytes, at);
+            }
+            buffer.resize(length, 0);
+            checkpoint.read_data(buffer, at)?;
             let copy = || {
-                let values = Tensor::f_from_data_size(&buffer, &block.size(), info.kind)?;
+                let values = Tensor::f_from_data_size(buffer, &block.size(), *kind)?;
                 block.shallow_clone().f_copy_(&values)
             };
             copy().map(|_| ()).map_err(torch_error(name))
         })?;
+        // Tells libtorch that the values have changed, as an operation on them would have done.
+        if live.dim() > 0 {
+            let touch = || live.f_detach()?.f_narrow(0, 0, 0)?.f_zero_();
+            let _ = touch().map_err(torch_error(name))?;
+        }
+        Ok(())
     }
-    checkpoint.expect_unchanged()
 }
 
 /// Refuses what libtorch does not write to: elements that share memory, and tensors made for inference only.

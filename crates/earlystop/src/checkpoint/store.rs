@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::files::{Files, folder_of, io_error, is_abandoned, sync_folder, temporaries};
 use super::keep::by_score;
 use super::lock::{Lock, State};
 use super::read::Checkpoint;
+use super::threads::run_on_threads;
 use super::{Keep, Metadata, Savable, Saver, Warning};
 use crate::{Error, Result};
 
@@ -88,6 +90,20 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// Reads the header of a file whose name carries a step.
+    fn read(path: PathBuf, step: u64) -> Result<Self, Skipped> {
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => {
+                let internal = &checkpoint.header().internal;
+                let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
+                let score = internal.get("score").and_then(|value| value.parse().ok());
+                let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
+                Ok(Saved { path, step, score, commit })
+            }
+            Err(error) => Err(Skipped { path, error }),
+        }
+    }
+
     /// The score, unless it is no number.
     pub(super) fn rank(&self) -> Option<f64> {
         self.score.filter(|score| !score.is_nan())
@@ -406,25 +422,26 @@ impl Writer {
     }
 }
 
-/// Reads all headers: the sound ones by their order of saving, and the others, of which no order is known.
+/// Reads all headers: the valid ones by their order of saving, and the others, of which no order is known.
 fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
-    let mut saved = Vec::new();
-    let mut skipped = Vec::new();
-    for (path, step) in files(folder)? {
-        match Checkpoint::open(&path) {
-            Ok(checkpoint) => {
-                let header = checkpoint.header();
-                let number = |key: &str| header.internal.get(key).and_then(|value| value.parse().ok());
-                saved.push(Saved {
-                    step: number("step").unwrap_or(step),
-                    commit: number("commit").unwrap_or(0),
-                    score: header.internal.get("score").and_then(|value| value.parse().ok()),
-                    path,
-                });
+    /// About the size of a header. With many of them, several threads are faster.
+    const HEADER_BYTES: u64 = 64 << 10;
+    let files = files(folder)?;
+    let count = files.len();
+    let (files, found) = (Mutex::new(files.into_iter()), Mutex::new((Vec::new(), Vec::new())));
+    let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
+    run_on_threads(count as u64 * HEADER_BYTES, count, || {
+        while let Some((path, step)) = next() {
+            let read = Saved::read(path, step);
+            let (saved, skipped) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
+            match read {
+                Ok(checkpoint) => saved.push(checkpoint),
+                Err(damaged) => skipped.push(damaged),
             }
-            Err(error) => skipped.push(Skipped { path, error }),
         }
-    }
+        Ok(())
+    })?;
+    let (mut saved, mut skipped) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     saved.sort_by(|a, b| (a.commit, a.step, &a.path).cmp(&(b.commit, b.step, &b.path)));
     skipped.sort_by(|a, b| b.path.cmp(&a.path));
     Ok((saved, skipped))
