@@ -34,7 +34,11 @@ def end_with(parent):
 for ending in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(ending, signal.default_int_handler)
 threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
-manager, client = start_new_kernel(startup_timeout=600, kernel_name=kernel_name)
+try:
+    manager, client = start_new_kernel(startup_timeout=600, kernel_name=kernel_name)
+except RuntimeError as error:
+    # The kernel has said above why it ended, which a traceback would only hide.
+    sys.exit(str(error))
 try:
     for cell in cells:
         reply = client.execute_interactive(cell, output_hook=show)

@@ -59,6 +59,8 @@ fn run_session(
     step: &mut Step,
 ) -> Result<()> {
     let mut session = environment.command(&environment.python);
+    // evcxr's messages stand above its backtraces, of which the last lines are all that is shown.
+    session.env("RUST_BACKTRACE", "0");
     session.args(["-c", SESSION, KERNEL_NAME]).args(cells).current_dir(workspace.notebooks());
     if warm_up {
         session.env(crate::kernel::WARM_UP, "1");
