@@ -58,6 +58,61 @@ fn straight(end: u64) -> (Trainer, Trainer) {
     (straight, at_best)
 }
 
+/// A folder in which names can be created, but which cannot be opened, and so not synced.
+#[cfg(unix)]
+mod without_sync {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use earlystop::checkpoint::Warning;
+
+    use super::*;
+
+    const FOLDER: &str = "TRAINER_WITHOUT_SYNC_FOLDER";
+
+    #[test]
+    fn child_that_trains_without_sync() {
+        const NOBODY: u32 = 65534;
+        let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+        // Permissions do not count for root, so the child becomes somebody else.
+        // SAFETY: these calls take no pointers.
+        unsafe {
+            if libc::geteuid() == 0 {
+                assert_eq!((libc::setgid(NOBODY), libc::setuid(NOBODY)), (0, 0));
+            }
+        }
+        let mut trainer = run().checkpoints(folder.join("run")).build().unwrap();
+        let mut events = Vec::new();
+        trainer.optimize(30, |event| events.push(event.clone())).unwrap();
+        let warnings: Vec<&Warning> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::NotGuaranteed(warning) => Some(warning),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(&warnings[..], [Warning::NotSynced { path, .. }] if *path == folder), "{warnings:?}");
+        assert_eq!(Store::open(folder.join("run")).unwrap().latest().unwrap().unwrap().step, 30);
+    }
+
+    #[test]
+    fn what_a_file_system_does_not_guarantee_is_an_event() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = dir.path().join("unreadable");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o333)).unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "without_sync::child_that_trains_without_sync", "--test-threads=1"])
+            .env(FOLDER, &folder)
+            .output()
+            .unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(folder.join("run").is_dir());
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn a_newer_trainer_takes_the_folder_over() {

@@ -3,7 +3,7 @@
 use super::builder::FailedSave;
 use super::state::{Data, Environment, Fingerprint, Order, RunState, Settings};
 use super::{Event, Report, Trainer};
-use crate::checkpoint::{Metadata, Saved, Store};
+use crate::checkpoint::{Metadata, Saved, Store, Warning};
 use crate::error::{Error, Result};
 
 /// The key of the run's state in a checkpoint's metadata.
@@ -22,6 +22,8 @@ pub(super) struct Commits {
     pub(super) saved: u64,
     /// Why the run in the folder could not be resumed, if that was tried.
     pub(super) resume_error: Option<String>,
+    /// How many of the store's warnings were reported.
+    reported_warnings: usize,
     /// Whether the folder was locked and found to be this run's.
     is_claimed: bool,
     has_failed: bool,
@@ -37,6 +39,7 @@ impl Commits {
             went_back_to: None,
             saved: 0,
             resume_error: None,
+            reported_warnings: 0,
             is_claimed: false,
             has_failed: false,
             error: None,
@@ -50,6 +53,14 @@ impl Commits {
 
     fn retries(&self) -> bool {
         self.on_failed_save == FailedSave::Retry
+    }
+
+    /// Returns what the file system could not guarantee, each warning once.
+    fn new_warnings(&mut self) -> Vec<Warning> {
+        let all = self.store.as_ref().map_or(&[][..], Store::warnings);
+        let new = all.get(self.reported_warnings..).unwrap_or_default().to_vec();
+        self.reported_warnings = all.len();
+        new
     }
 
     /// Ends a call with the error of the last save, if it failed.
@@ -124,6 +135,9 @@ impl Trainer {
         let is_kept = self.keep_best(saved.is_ok());
         if let Some(event) = event {
             self.ask(&event, report);
+        }
+        for warning in self.commits.new_warnings() {
+            self.ask(&Event::NotGuaranteed(warning), report);
         }
         is_kept?;
         let Err(error) = saved else { return Ok(()) };

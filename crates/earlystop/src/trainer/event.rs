@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::checkpoint::Warning;
 use crate::early_stopping::{Observation, StopKind, StopReason};
 
 /// What happened in training.
@@ -36,6 +37,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Checkpoints are saved, but their file system does not guarantee something. Each warning is reported once.
+    NotGuaranteed(Warning),
     /// The run was resumed from a checkpoint.
     Resumed {
         /// The checkpoint.
@@ -93,6 +96,7 @@ impl fmt::Display for Event {
             Self::SaveFailed { iteration, reason } => {
                 write!(f, "Could not save iteration {iteration}, trying again at the next evaluation: {reason}")
             }
+            Self::NotGuaranteed(warning) => write!(f, "Note: {warning}"),
             Self::Archived { folder } => write!(f, "Moved the later checkpoints to {}", folder.display()),
             Self::Skipped { path, reason } => write!(f, "Skipped {}: {reason}", path.display()),
         }

@@ -161,7 +161,7 @@ impl Trainer {
 }
 
 fn read_state(path: &Path) -> Result<RunState> {
-    let checkpoint = Checkpoint::read(path)?;
+    let checkpoint = Checkpoint::open(path)?;
     let problem = |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
     let json = checkpoint.metadata().get(KEY);
     let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
