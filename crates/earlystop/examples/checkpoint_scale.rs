@@ -104,14 +104,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
      -> Result<(), Box<dyn std::error::Error>> {
         let (mut times, mut their_times, mut ratios, mut extra) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
         for _ in 0..runs {
-            if action == "save" {
-                // New files, as a store's are: to free the space of an old one takes as long for both.
-                let _ = [&ours, &theirs].map(std::fs::remove_file);
-            }
+            let fresh = |path: &Path| {
+                // Each saves into a new file, as a store does, on a disk that is done with freeing the old one.
+                if action == "save" {
+                    let _ = std::fs::remove_file(path);
+                    let _ = Command::new("sync").status();
+                }
+            };
+            fresh(&ours);
             reset_peak();
             let before = memory("VmRSS:");
             let time = seconds(act)?;
             extra = extra.max(memory("VmHWM:") - before);
+            fresh(&theirs);
             let theirs = python.time(action, &theirs)?;
             times.push(time);
             their_times.push(theirs);
