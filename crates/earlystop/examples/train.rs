@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let mut trainer = trainer.patience(1000).checkpoints("checkpoints/train").build()?;
     trainer.resume(|event| println!("{event}"))?;
     println!("{}", trainer.optimize_to(10_000, |event| println!("{event}"))?);
-    trainer.restore_best()?;
+    println!("{}", trainer.restore_best()?);
     println!("Test accuracy: {:.2}%", 100.0 * evaluate(trainer.network(), &data.test)?.accuracy());
     Ok(())
 }

@@ -3,7 +3,10 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, Saver, Store};
 use earlystop::early_stopping::{Patience, Rule, StopKind};
@@ -419,4 +422,74 @@ fn a_run_that_another_trainer_continued_is_not_overwritten() {
     assert_eq!(late.iteration(), 20);
     assert!(late.resume(|_| ()).unwrap());
     assert_eq!(late.optimize_to(60, |_| ()).unwrap().iterations, 60);
+}
+
+#[test]
+fn a_run_can_be_read_while_it_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_read = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut trainer = in_folder(builder().evaluate_every(1), folder.path());
+            let go_on = |_: &Event| match is_read.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            trainer.optimize(10_000, go_on).unwrap();
+        });
+        let mut reader = in_folder(builder().evaluate_every(1), folder.path());
+        while !reader.resume(|_| ()).unwrap() {}
+        for _ in 0..50 {
+            let before = reader.iteration();
+            assert!(reader.resume(|event| assert!(matches!(event, Event::Resumed { .. }), "{event}")).unwrap());
+            assert!(reader.iteration() >= before);
+            reader.resume_from(Resume::best(), |_| ()).unwrap();
+            reader.resume(|_| ()).unwrap();
+            reader.restore_best().unwrap();
+        }
+        is_read.store(true, Ordering::Relaxed);
+    });
+}
+
+#[cfg(unix)]
+mod read_only {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::*;
+
+    const FOLDER: &str = "TRAINER_RESUME_FOLDER";
+
+    /// The child of the test below, which gives up the rights of an administrator, who may write everywhere.
+    #[test]
+    fn child_that_may_not_write() {
+        let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+        // SAFETY: the calls take and return numbers.
+        let may_not_write = unsafe { libc::geteuid() != 0 || libc::setuid(65_534) == 0 };
+        assert!(may_not_write);
+        fs::write(folder.join("file"), "").unwrap_err();
+        let mut trainer = in_folder(builder(), &folder);
+        assert!(trainer.resume(|_| ()).unwrap());
+        assert!(trainer.restore_best().unwrap().is_best());
+        assert_eq!(trainer.optimize_to(40, |_| ()).unwrap().iterations, 40); // as many as there are
+        let message = trainer.optimize_to(50, |_| ()).unwrap_err().to_string();
+        assert!(message.contains("Permission denied") && message.contains(&*folder.to_string_lossy()), "{message}");
+        assert_eq!(trainer.iteration(), 40);
+    }
+
+    #[test]
+    fn a_read_only_folder_is_enough_for_reading() {
+        let folder = run_of(40);
+        let _ = fs::remove_file(folder.path().join(".lock"));
+        let allow = |mode: u32| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o444)).unwrap();
+        }
+        allow(0o555);
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "read_only::child_that_may_not_write", "--test-threads=1"]).env(FOLDER, folder.path());
+        let output = child.output().unwrap();
+        allow(0o755);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }

@@ -1,6 +1,7 @@
 //! Resumes a run from one of its checkpoints.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::commit::KEY;
@@ -45,6 +46,10 @@ impl Resume {
         Self { from, accepts_new_settings: false }
     }
 
+    fn names_a_file(&self) -> bool {
+        matches!(self.from, Source::File(_))
+    }
+
     /// Accepts that the trainer has other settings or other data than the checkpoint's run. The trainer's are used from
     /// there on.
     pub fn with_new_settings(self) -> Self {
@@ -71,7 +76,7 @@ impl Trainer {
     ///
     /// The history up to that checkpoint is kept. Later checkpoints in the folder are moved into a subfolder of it before
     /// the next iteration, with the event [`Event::Archived`]. What differs in the settings is listed in
-    /// [`Event::Resumed`].
+    /// [`Event::Resumed`]. To continue from there later, after the next checkpoint, use [`resume`](Self::resume) again.
     ///
     /// ```
     /// # use earlystop::ndarray::{Array1, Array3};
@@ -99,15 +104,22 @@ impl Trainer {
     ///
     /// As [`Trainer::resume`]; with new settings [`Error::Mismatch`] if the network's variables differ. Nothing is changed
     /// then.
-    pub fn resume_from(&mut self, resume: Resume, on_event: impl FnMut(&Event)) -> Result<bool> {
-        let resumed = self.try_to_resume(resume, on_event);
+    pub fn resume_from(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+        let mut resumed = self.try_to_resume(&resume, &mut on_event);
+        // Another process that trains in the folder deletes old checkpoints, also those that are being read here.
+        for _ in 0..10 {
+            if resume.names_a_file() || !resumed.as_ref().is_err_and(is_gone) {
+                break;
+            }
+            resumed = self.try_to_resume(&resume, &mut on_event);
+        }
         let first_line =
             |error: &Error| error.to_string().lines().next().map(|line| line.trim_end_matches(':').to_owned());
         self.commits.resume_error = resumed.as_ref().err().and_then(first_line);
         resumed
     }
 
-    fn try_to_resume(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+    fn try_to_resume(&mut self, resume: &Resume, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
         // First, so that a commit of another process while this one reads is noticed later.
         let last = self.commits.store.as_ref().map(Store::latest).transpose()?.flatten();
         let found = match (&resume.from, &self.commits.store) {
@@ -119,8 +131,8 @@ impl Trainer {
                 let expected = "a folder to resume from: set one with checkpoints()";
                 return Err(Error::argument("checkpoints", expected, "none"));
             }
-            (Source::Latest, Some(store)) => first(store, store.latest_valid()?, &mut on_event)?,
-            (Source::Best, Some(store)) => first_best(store, &mut on_event)?,
+            (Source::Latest, Some(store)) => first(store, store.latest_valid()?, on_event)?,
+            (Source::Best, Some(store)) => first_best(store, on_event)?,
         };
         let Some(saved) = found else { return Ok(false) };
         let notes = self.load(&saved.path, resume.accepts_new_settings)?;
@@ -131,7 +143,7 @@ impl Trainer {
     }
 
     /// Resumes from a file that is not in the folder, which must be empty then.
-    fn resume_elsewhere(&mut self, path: &Path, accepts_new: bool, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+    fn resume_elsewhere(&mut self, path: &Path, accepts_new: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
         let notes = self.load(path, accepts_new)?;
         self.commits.note(self.iteration, None);
         self.commits.went_back_to = None;
@@ -172,6 +184,12 @@ fn read_state(path: &Path) -> Result<RunState> {
 fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
     let mut reasons = Vec::new();
     for skipped in valid.skipped {
+        if is_gone(&skipped.error) {
+            match valid.saved {
+                Some(_) => continue,
+                None => return Err(skipped.error),
+            }
+        }
         let reason = skipped.error.to_string();
         reasons.push(reason.clone());
         on_event(&Event::Skipped { path: skipped.path, reason });
@@ -180,6 +198,11 @@ fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Resu
         return Err(Error::NoValidCheckpoint { folder: store.folder().to_owned(), reasons });
     }
     Ok(valid.saved)
+}
+
+/// Says whether a file was deleted since it was listed.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 fn first_best(store: &Store, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
