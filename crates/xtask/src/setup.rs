@@ -2,7 +2,7 @@
 
 mod diagnosis;
 mod files;
-mod kernel;
+pub(crate) mod kernel;
 mod libtorch;
 mod place;
 mod preflight;
@@ -73,7 +73,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     preflight::rust_src()?;
     let requirements = requirements::Requirements::read(&workspace.environment_yml())?;
     let plan = python::plan(workspace, &requirements)?;
-    if !kernel::is_installed(workspace) {
+    if !kernel::is_installed(workspace)? {
         preflight::disk(&workspace.root)?;
     }
     // The longest step, so it begins first; what follows mostly waits for the network.

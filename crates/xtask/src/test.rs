@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all checks and tests, in the order of their cost.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use crate::workspace::Workspace;
@@ -14,20 +15,29 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     let workspace = Workspace::locate();
-    cargo(&workspace, "keep to rustfmt's format", &["fmt", "--all", "--check"], long)?;
+    let kernel = workspace.kernel_crate().join("Cargo.toml");
+    let fmt_kernel = ["fmt", "--check", "--manifest-path"].map(OsStr::new).into_iter().chain([kernel.as_os_str()]);
+    cargo(&workspace, "keep to rustfmt's format", ["fmt", "--all", "--check"], long)?;
+    cargo(&workspace, "keep to rustfmt's format", fmt_kernel, long)?;
     notebook::check_committed(&workspace)?;
     // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
     let environment = setup::ensure(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
-    cargo(&workspace, "pass clippy", &lints, long)?;
-    cargo(&workspace, "pass the tests", &["test", "--workspace", "--locked"], long)?;
+    cargo(&workspace, "pass clippy", lints, long)?;
+    cargo(&workspace, "pass the tests", ["test", "--workspace", "--locked"], long)?;
     if long { notebook::execute_all(&workspace, &environment) } else { Ok(()) }
 }
 
-fn cargo(workspace: &Workspace, tried: &str, args: &[&str], long: bool) -> Result<()> {
-    eprintln!("cargo {}", args.join(" "));
+fn cargo(
+    workspace: &Workspace,
+    tried: &str,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    long: bool,
+) -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(&workspace.root).args(args);
+    let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
+    eprintln!("cargo {}", words.join(" "));
     if long {
         cargo.env("EARLYSTOP_LONG_TESTS", "1");
     }

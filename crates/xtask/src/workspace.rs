@@ -43,6 +43,11 @@ impl Workspace {
         self.root.join("crates/bench/requirements.txt")
     }
 
+    /// The sources of the Rust kernel.
+    pub(crate) fn kernel_crate(&self) -> PathBuf {
+        self.root.join("crates/kernel")
+    }
+
     /// The Rust kernel and its build folders.
     pub(crate) fn kernel(&self) -> PathBuf {
         self.root.join(".kernel")

@@ -14,11 +14,14 @@ impl Machine {
     /// A machine with a C++ compiler and Rust, but no Python.
     fn new() -> Self {
         let machine = Self { folder: tempfile::tempdir().unwrap() };
-        for folder in ["bin", "clone/crates/xtask"] {
+        for folder in ["bin", "clone/crates/xtask", "clone/crates/kernel/src"] {
             std::fs::create_dir_all(machine.folder.path().join(folder)).unwrap();
         }
         let environment_yml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../environment.yml");
         std::fs::copy(environment_yml, machine.clone().join("environment.yml")).unwrap();
+        for name in ["Cargo.toml", "Cargo.lock", "src/main.rs"] {
+            std::fs::write(machine.clone().join("crates/kernel").join(name), "").unwrap();
+        }
         for program in ["sh", "cat", "cp", "mkdir", "df", "c++", "cc", "rustc", "rustup"] {
             machine.link(program);
         }
@@ -160,5 +163,8 @@ fn no_network_for_cargo() {
     std::fs::create_dir(&libtorch).unwrap();
     std::fs::write(libtorch.join("build-version"), "2.13.0").unwrap();
     let said = machine.setup(&[("LIBTORCH", &libtorch)]);
-    assert_says(&said, &["cargo install evcxr_jupyter", "Could not resolve host", "network could not be reached"]);
+    assert_says(
+        &said,
+        &["cargo install --path crates/kernel", "Could not resolve host", "network could not be reached"],
+    );
 }

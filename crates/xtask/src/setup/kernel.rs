@@ -1,4 +1,4 @@
-//! The Rust kernel: evcxr_jupyter inside the clone, and the kernelspec by which Jupyter finds it.
+//! The Rust kernel: `crates/kernel`, compiled into the clone, and the kernelspec by which Jupyter finds it.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,23 +21,28 @@ pub(super) const EVCXR_VERSION: &str = "0.22.0";
 /// The oldest Rust that compiles this evcxr: major and minor version. It is the workspace's `rust-version`.
 pub(super) const OLDEST_RUST: (u32, u32) = (1, 95);
 
-/// evcxr sets RUST_BACKTRACE=1 for the process that runs the cells, whatever the kernelspec says: below a panic's
-/// message would stand ten lines of evcxr's own functions.
-const EVCXR_CONFIG: &str = r#"[evcxr]
-prelude = 'unsafe { std::env::set_var("RUST_BACKTRACE", "0") };'
-"#;
+/// No settings: those of someone's other notebooks shall not count.
+const EVCXR_CONFIG: &str = "[evcxr]\n";
+
+/// The kernel's program in `.kernel/bin`.
+pub(crate) const PROGRAM: &str = "earlystop-kernel";
+
+/// The file in `.kernel` with all sources of the kernel that is installed.
+const SOURCES: &str = "sources";
 
 /// Starts the kernel's installation, which takes minutes, unless it is there.
 pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
-    if is_installed(workspace) {
+    if is_installed(workspace)? {
         return Ok(None);
     }
     let kernel = workspace.kernel();
-    eprintln!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION}, meanwhile");
+    eprintln!("Compiling the Rust kernel, with evcxr {EVCXR_VERSION}, meanwhile");
     let mut cargo = super::cargo();
     cargo
         // By force: cargo believes its record, also of a program that is damaged.
-        .args(["install", "evcxr_jupyter", "--force", "--locked", "--version", EVCXR_VERSION, "--root"])
+        .args(["install", "--force", "--locked", "--path"])
+        .arg(workspace.kernel_crate())
+        .arg("--root")
         .arg(&kernel)
         // Below the clone, so that an interrupted installation goes on where it stopped.
         .env("CARGO_TARGET_DIR", kernel.join("install"));
@@ -47,25 +52,47 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
 /// Waits for the installation.
 pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) -> Result<()> {
     let Some(running) = running else { return Ok(()) };
-    let mut step = Step::start(&format!("Compiling the Rust kernel, evcxr_jupyter {EVCXR_VERSION} (about 5 minutes)"));
+    let mut step = Step::start(&format!("Compiling the Rust kernel, with evcxr {EVCXR_VERSION} (about 5 minutes)"));
     let outcome = running.wait(&mut step)?;
     if !outcome.status.success() {
-        return Err(Error::new(format!("install the Rust kernel with `cargo install evcxr_jupyter {EVCXR_VERSION}`"))
+        return Err(Error::new("install the Rust kernel with `cargo install --path crates/kernel`")
             .got(outcome.last_lines())
             .hint(advice(&outcome.output)));
     }
+    let installed = workspace.kernel().join(SOURCES);
+    std::fs::write(&installed, sources(workspace)?).map_err(|source| Error::io("write", &installed, &source))?;
     let intermediate = workspace.kernel().join("install");
     std::fs::remove_dir_all(&intermediate).map_err(|source| Error::io("remove", &intermediate, &source))?;
     step.done();
     Ok(())
 }
 
-/// Whether cargo's own record of what it installed has the version, and the program starts.
-pub(super) fn is_installed(workspace: &Workspace) -> bool {
-    let kernel = workspace.kernel();
-    let record = std::fs::read_to_string(kernel.join(".crates.toml")).unwrap_or_default();
-    record.contains(&format!("\"evcxr_jupyter {EVCXR_VERSION} "))
-        && command::ask(Command::new(kernel.join("bin/evcxr_jupyter")).arg("--help")).is_some()
+/// Whether the program was made from the sources that are here, and starts.
+pub(super) fn is_installed(workspace: &Workspace) -> Result<bool> {
+    let installed = std::fs::read_to_string(workspace.kernel().join(SOURCES)).unwrap_or_default();
+    Ok(installed == sources(workspace)?
+        && command::ask(Command::new(workspace.kernel().join("bin").join(PROGRAM)).arg("--help")).is_some())
+}
+
+/// All that the program is made from, word for word.
+fn sources(workspace: &Workspace) -> Result<String> {
+    let kernel = workspace.kernel_crate();
+    let mut files = vec![kernel.join("Cargo.toml"), kernel.join("Cargo.lock")];
+    files.extend(rust_files(&kernel.join("src"))?);
+    let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|source| Error::io("read", &path, &source));
+    files.into_iter().map(read).collect()
+}
+
+/// All files in the folder and below, in the order of their names.
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+    let mut entries = entries.map_err(|source| Error::io("list", folder, &source))?;
+    entries.sort_by_key(std::fs::DirEntry::path);
+    let mut files = Vec::new();
+    for path in entries.iter().map(std::fs::DirEntry::path) {
+        if path.is_dir() { files.extend(rust_files(&path)?) } else { files.push(path) }
+    }
+    Ok(files)
 }
 
 /// Puts a copy of this program beside the kernel, which starts it (`kernel.rs`), and writes the kernelspec.
@@ -81,7 +108,7 @@ pub(super) fn register(workspace: &Workspace, environment: &Path) -> Result<()> 
     let folder = jupyter.join("kernels").join(KERNEL_NAME);
     if !folder.join("logo-64x64.png").exists() {
         // evcxr's own installation, for its logos and its syntax check.
-        let evcxr = workspace.kernel().join("bin/evcxr_jupyter");
+        let evcxr = workspace.kernel().join("bin").join(PROGRAM);
         command::ask(Command::new(evcxr).arg("--install").env("JUPYTER_PATH", &jupyter))
             .ok_or_else(|| Error::new(format!("install the kernelspec into {}", folder.display())))?;
     }
@@ -212,20 +239,25 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_counts_only_in_the_version_that_is_wanted() {
+    fn an_installation_counts_only_if_it_starts_and_was_made_from_these_sources() {
         let clone = tempfile::tempdir().unwrap();
         let workspace = Workspace { root: clone.path().to_owned() };
-        assert!(!is_installed(&workspace));
-        std::fs::create_dir_all(workspace.kernel().join("bin")).unwrap();
-        let program = workspace.kernel().join("bin/evcxr_jupyter");
-        write_if_changed(&program, b"#!/bin/sh\nexit 0\n", true).unwrap();
-        for (version, installed) in [("0.21.1", false), (EVCXR_VERSION, true)] {
-            let record = format!("[v1]\n\"evcxr_jupyter {version} (registry)\" = [\"evcxr_jupyter\"]\n");
-            std::fs::write(workspace.kernel().join(".crates.toml"), record).unwrap();
-            assert_eq!(is_installed(&workspace), installed);
+        let (folder, bin) = (workspace.kernel_crate(), workspace.kernel().join("bin"));
+        std::fs::create_dir_all(folder.join("src/module")).unwrap();
+        std::fs::create_dir_all(&bin).unwrap();
+        let files = ["Cargo.toml", "Cargo.lock", "src/main.rs", "src/module/inner.rs"];
+        files.iter().for_each(|name| std::fs::write(folder.join(name), name).unwrap());
+        assert!(!is_installed(&workspace).unwrap());
+        write_if_changed(&bin.join(PROGRAM), b"#!/bin/sh\nexit 0\n", true).unwrap();
+        std::fs::write(workspace.kernel().join(SOURCES), sources(&workspace).unwrap()).unwrap();
+        assert!(is_installed(&workspace).unwrap());
+        for name in files {
+            std::fs::write(folder.join(name), "changed").unwrap();
+            assert!(!is_installed(&workspace).unwrap(), "{name}");
+            std::fs::write(folder.join(name), name).unwrap();
         }
         // As a full disk leaves it.
-        std::fs::write(&program, "").unwrap();
-        assert!(!is_installed(&workspace));
+        std::fs::write(bin.join(PROGRAM), "").unwrap();
+        assert!(!is_installed(&workspace).unwrap());
     }
 }
