@@ -27,12 +27,14 @@ pub enum Error {
     },
 
     /// A file is not the IDX file that was expected.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{remedy}", path.display())]
     Idx {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: IdxError,
+        /// What to do about it, where that is known: the end of the message.
+        remedy: &'static str,
     },
 
     /// No source delivered the files that are absent.

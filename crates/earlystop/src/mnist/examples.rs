@@ -5,9 +5,11 @@ use std::fs::File;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 
-use ndarray::{ArcArray, ArcArray1, Array, Array1, Array2, Array3, ArrayView1, ArrayView3, Axis, Dimension, Ix3, s};
+use ndarray::{
+    ArcArray, ArcArray1, Array, Array1, Array2, Array3, ArrayD, ArrayView1, ArrayView3, Axis, Dimension, Ix3, s,
+};
 
-use super::idx;
+use super::idx::{self, IdxError};
 use crate::error::{Error, Result};
 
 /// Images with their labels, held as bytes.
@@ -47,12 +49,32 @@ impl Examples {
         Examples::join(images, "images", labels, "labels")
     }
 
-    /// Reads images and labels from a pair of IDX files, plain or compressed by gzip: Fashion-MNIST, or data of
-    /// one's own.
+    /// Reads images and labels from a pair of IDX files, plain or compressed by gzip.
+    ///
+    /// Images are `[examples, height, width]` of bytes. Labels are `[examples]` of integers, or `[examples, columns]`, of which
+    /// the first column is the class.
+    ///
+    /// # Data sets
+    ///
+    /// - [QMNIST](https://github.com/facebookresearch/qmnist) has eight 32-bit numbers per label (`qmnist-train-labels-idx2-int`),
+    ///   the first of which is the class: its files are read as they are.
+    /// - [EMNIST](https://www.nist.gov/itl/products-and-services/emnist-dataset)'s images are transposed, and the labels of its
+    ///   letters start at 1. Turn them with [`transposed`](Examples::transposed) and
+    ///   [`with_labels_from`](Examples::with_labels_from):
+    ///
+    /// ```no_run
+    /// # use earlystop::mnist::Examples;
+    /// let images = "emnist-letters-train-images-idx3-ubyte.gz";
+    /// let labels = "emnist-letters-train-labels-idx1-ubyte.gz";
+    /// let letters = Examples::read(images, labels)?.transposed().with_labels_from(1)?;
+    /// assert_eq!(letters.num_classes(), 26);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or is not such an IDX file, or if there are more or fewer labels than images.
+    /// If a file cannot be read or is not such an IDX file, if there are more or fewer labels than images, or if a label is not
+    /// 0 to 255.
     ///
     /// # Examples
     ///
@@ -73,7 +95,7 @@ impl Examples {
     pub fn read(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Examples> {
         let (images, labels) = (images.as_ref(), labels.as_ref());
         let images_name = format!("images in {}", images.display());
-        Examples::join(read_idx(images)?, images_name, read_idx(labels)?, labels.display())
+        Examples::join(read_idx(images)?, images_name, read_labels(labels)?, labels.display())
     }
 
     fn join(
@@ -90,7 +112,7 @@ impl Examples {
             ));
         }
         let images = if images.is_standard_layout() { images } else { images.as_standard_layout().into_owned() };
-        let num_classes = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
+        let num_classes = classes_of(labels.view());
         Ok(Examples { images: images.into_shared(), labels: labels.into_shared(), num_classes })
     }
 
@@ -101,6 +123,52 @@ impl Examples {
     /// If a label is `num_classes` or more.
     pub fn with_num_classes(self, num_classes: usize) -> Result<Examples> {
         self.with_classes_of("labels", num_classes)
+    }
+
+    /// Counts labels that start at `first` from 0: of EMNIST's letters, 1 to 26, makes the classes 0 to 25.
+    ///
+    /// The number of classes is one more than the highest label then.
+    ///
+    /// # Errors
+    ///
+    /// If a label is less than `first`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use earlystop::mnist::Examples;
+    /// use ndarray::{Array3, array};
+    ///
+    /// let letters = Examples::new(Array3::zeros([3, 28, 28]), array![1, 26, 7])?.with_labels_from(1)?;
+    /// assert_eq!(letters.labels(), array![0, 25, 6]);
+    /// assert_eq!(letters.num_classes(), 26);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn with_labels_from(mut self, first: u8) -> Result<Examples> {
+        if let Some(index) = self.labels.iter().position(|&label| label < first) {
+            let found = format!("{} at index {index}", self.labels[index]);
+            return Err(Error::argument("labels", format!("labels of at least {first}"), found));
+        }
+        self.labels = self.labels.mapv(|label| label - first).into_shared();
+        self.num_classes = classes_of(self.labels.view());
+        Ok(self)
+    }
+
+    /// Swaps rows and columns of each image: EMNIST's images are stored column by column.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use earlystop::mnist::Examples;
+    /// use ndarray::array;
+    ///
+    /// let examples = Examples::new(array![[[1, 2, 3], [4, 5, 6]]], array![0])?;
+    /// assert_eq!(examples.transposed().images(), array![[[1, 4], [2, 5], [3, 6]]]);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn transposed(mut self) -> Examples {
+        self.images = self.images.permuted_axes([0, 2, 1]).as_standard_layout().into_owned().into_shared();
+        self
     }
 
     /// [`with_num_classes`](Examples::with_num_classes) for labels of the given name.
@@ -322,9 +390,43 @@ fn unit_rows(images: ArrayView3<u8>) -> Array2<f32> {
     units.into_shape_with_order((examples, height * width)).expect("images are in standard order")
 }
 
-fn read_idx<D: Dimension>(path: &Path) -> Result<Array<u8, D>> {
+/// Counts the classes up to the highest label.
+fn classes_of(labels: ArrayView1<u8>) -> usize {
+    labels.iter().max().map_or(0, |&label| usize::from(label) + 1)
+}
+
+fn read_idx<T: idx::Element, D: Dimension>(path: &Path) -> Result<Array<T, D>> {
     let file = File::open(path).map_err(|source| Error::Io { path: path.into(), action: "open", source })?;
-    idx::read(file).map_err(|source| Error::Idx { path: path.into(), source })
+    idx::read(file).map_err(|source| Error::Idx { path: path.into(), source, remedy: "" })
+}
+
+/// Reads labels of any type of integers; of several columns, the first.
+fn read_labels(path: &Path) -> Result<Array1<u8>> {
+    match read_idx(path) {
+        Err(Error::Idx { source: IdxError::ElementType { found: 0x0c, .. }, .. }) => {
+            narrow(path, read_idx::<i32, _>(path)?)
+        }
+        Err(Error::Idx { source: IdxError::ElementType { found: 0x0b, .. }, .. }) => {
+            narrow(path, read_idx::<i16, _>(path)?)
+        }
+        Err(Error::Idx { source: IdxError::ElementType { found: 0x09, .. }, .. }) => {
+            narrow(path, read_idx::<i8, _>(path)?)
+        }
+        labels => labels,
+    }
+}
+
+fn narrow<T: Copy + TryInto<u8> + fmt::Display>(path: &Path, labels: ArrayD<T>) -> Result<Array1<u8>> {
+    let refused = |expected: &str, found: String| Error::argument(path.display().to_string(), expected, found);
+    let classes = match labels.shape() {
+        [_] => labels.view(),
+        [_, columns] if *columns > 0 => labels.index_axis(Axis(1), 0),
+        shape => return Err(refused("labels of shape [examples] or [examples, columns]", format!("{shape:?}"))),
+    };
+    let class = |(index, &label): (usize, &T)| {
+        label.try_into().map_err(|_| refused("labels of 0 to 255", format!("{label} at index {index}")))
+    };
+    classes.iter().enumerate().map(class).collect()
 }
 
 #[cfg(test)]
@@ -345,6 +447,60 @@ mod tests {
         let units = Examples::new(images, array![0]).unwrap().images_f32(..).unwrap();
         assert_eq!(units.dim(), (1, 256));
         assert!(units.iter().enumerate().all(|(pixel, &unit)| unit == pixel as f32 / 255.0));
+    }
+
+    /// Writes images `[n, 2, 3]`, pixels 0, 1, 2, ..., and the labels' file, and reads both.
+    fn read_with(labels: &[u8], n: u8) -> Result<Examples> {
+        let dir = tempfile::tempdir().unwrap();
+        let [images_path, labels_path] = ["images", "labels"].map(|name| dir.path().join(name));
+        let images = [0, 0, 0x08, 3, 0, 0, 0, n, 0, 0, 0, 2, 0, 0, 0, 3].into_iter().chain(0..6 * n);
+        std::fs::write(&images_path, images.collect::<Vec<_>>()).unwrap();
+        std::fs::write(&labels_path, labels).unwrap();
+        Examples::read(images_path, labels_path)
+    }
+
+    /// Labels of 32-bit integers with these axes.
+    fn int_labels(axes: &[u8], labels: &[i32]) -> Vec<u8> {
+        let lengths = axes.iter().flat_map(|&length| [0, 0, 0, length]);
+        let labels = labels.iter().flat_map(|label| label.to_be_bytes());
+        [0, 0, 0x0c, axes.len() as u8].into_iter().chain(lengths).chain(labels).collect()
+    }
+
+    #[test]
+    fn qmnists_labels_are_read() {
+        let columns = int_labels(&[2, 8], &[7, 4, 2610, 0, 1, 2, 3, 4, 3, 0, 500, 6, 7, 8, 9, 10]);
+        let examples = read_with(&columns, 2).unwrap();
+        assert_eq!((examples.labels(), examples.num_classes()), (array![7, 3].view(), 8));
+        assert_eq!(read_with(&int_labels(&[2], &[1, 255]), 2).unwrap().labels(), array![1, 255]);
+        assert_eq!(read_with(&[0, 0, 0x0b, 1, 0, 0, 0, 1, 0, 9], 1).unwrap().labels(), array![9]);
+        assert_eq!(read_with(&[0, 0, 0x09, 1, 0, 0, 0, 1, 9], 1).unwrap().labels(), array![9]);
+        let refused = |labels: &[u8], n| read_with(labels, n).unwrap_err().to_string();
+        let message = refused(&int_labels(&[2], &[1, 256]), 2);
+        assert!(message.ends_with("labels: expected labels of 0 to 255, found 256 at index 1"), "{message}");
+        let message = refused(&int_labels(&[1], &[-1]), 1);
+        assert!(message.ends_with("labels: expected labels of 0 to 255, found -1 at index 0"), "{message}");
+        let message = refused(&int_labels(&[2, 0], &[]), 2);
+        assert!(
+            message.ends_with("expected labels of shape [examples] or [examples, columns], found [2, 0]"),
+            "{message}"
+        );
+        let message = refused(&int_labels(&[3], &[1, 2, 3]), 2);
+        assert!(message.ends_with(", found 3"), "{message}");
+        let message = refused(&[0, 0, 0x0d, 1, 0, 0, 0, 0], 2);
+        assert!(message.ends_with("expected IDX elements of type u8, found f32"), "{message}");
+    }
+
+    #[test]
+    fn emnists_letters_are_turned() {
+        let letters = read_with(&[0, 0, 0x08, 1, 0, 0, 0, 2, 1, 26], 2).unwrap();
+        let letters = letters.transposed().with_labels_from(1).unwrap();
+        assert_eq!((letters.height(), letters.width(), letters.num_classes()), (3, 2, 26));
+        assert_eq!(letters.images().index_axis(Axis(0), 1), array![[6, 9], [7, 10], [8, 11]]);
+        assert_eq!(letters.labels(), array![0, 25]);
+        assert_eq!(letters.images_f32(1..).unwrap(), array![[6., 9., 7., 10., 8., 11.]] / 255.0);
+        assert_eq!(letters.slice(1..).unwrap().transposed().images(), array![[[6, 7, 8], [9, 10, 11]]]);
+        let message = letters.with_labels_from(1).unwrap_err().to_string();
+        assert_eq!(message, "labels: expected labels of at least 1, found 0 at index 0");
     }
 
     #[test]

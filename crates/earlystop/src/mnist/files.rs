@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use super::idx;
+use super::idx::{self, IdxError};
 use crate::error::{Error, Result};
 
 /// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
@@ -127,9 +127,13 @@ impl DataFile {
         format!("{}.gz", self.name)
     }
 
-    /// The file in a folder: the compressed one before the plain one.
+    /// Finds the file in a folder: the compressed one before the plain one. Some archives have a dot in its name, as in
+    /// `train-images.idx3-ubyte`, or put it into a folder of its own name.
     pub(super) fn find(&self, dir: &Path) -> Option<PathBuf> {
-        [dir.join(self.compressed_name()), dir.join(self.name)].into_iter().find(|path| path.is_file())
+        let with_dot = self.name.replace("-idx", ".idx");
+        let names =
+            [self.name, &with_dot].map(|name| [format!("{name}.gz"), name.to_owned(), format!("{name}/{name}")]);
+        names.into_iter().flatten().map(|name| dir.join(name)).find(|path| path.is_file())
     }
 
     /// Hands on content, compressed or not, whose checksum is right.
@@ -137,24 +141,26 @@ impl DataFile {
         match sha256(&content[..]) {
             Ok(found) if found == self.sha256 => Ok(content),
             Ok(found) => Err(format!("expected content of SHA-256 {}, found {found}", self.sha256)),
-            Err(error) => Err(format!("bad gzip: {error}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 
     /// Checks that a file in the folder can be joined by ones that are fetched.
     pub(super) fn verify_present(&self, dir: &Path, collection: &str, absent: &str) -> Result<()> {
         let Some(path) = self.find(dir) else { return Ok(()) };
-        match File::open(&path).and_then(sha256) {
+        let file = File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
+        match sha256(file) {
             Ok(found) if found == self.sha256 => Ok(()),
             Ok(found) => Err(Error::argument(
                 path.display().to_string(),
                 format!(
-                    "{collection}'s content (SHA-256 {}), since {absent} is absent and only {collection}'s is fetched",
+                    "{collection}'s content (SHA-256 {}), since {absent} is absent and only {collection}'s is fetched; delete \
+                     this file, and it will be downloaded again; or, if it is another data set's, add {absent} of that",
                     self.sha256
                 ),
                 found,
             )),
-            Err(source) => Err(Error::Io { path, action: "read", source }),
+            Err(source) => Err(Error::Idx { path, source, remedy: DOWNLOAD_AGAIN }),
         }
     }
 
@@ -174,10 +180,14 @@ impl DataFile {
     }
 }
 
-fn sha256(content: impl Read) -> io::Result<String> {
+/// What to do about a file of a collection that can be downloaded.
+pub(super) const DOWNLOAD_AGAIN: &str = "; delete this file, and it will be downloaded again";
+
+fn sha256(content: impl Read) -> Result<String, IdxError> {
     let mut hasher = Sha256::new();
-    let (content, _) = idx::unpacked(content)?;
-    io::copy(&mut content.take(LIMIT), &mut hasher)?;
+    let (content, gzip) = idx::unpacked(content)?;
+    let copied = io::copy(&mut content.take(LIMIT), &mut hasher);
+    copied.map_err(if gzip { IdxError::Gzip } else { IdxError::Read })?;
     Ok(format!("{:x}", hasher.finalize()))
 }
 

@@ -1,4 +1,4 @@
-//! Reads [IDX](http://yann.lecun.com/exdb/mnist/), the format of MNIST's files, plain or compressed by gzip.
+//! Reads [IDX](http://yann.lecun.com/exdb/mnist/), the format of MNIST's files, plain or compressed by gzip, once or twice.
 //!
 //! Two zero bytes, the elements' type, the number of axes, the length of each axis as a big-endian `u32`, then the
 //! elements, big-endian, the last axis changing fastest.
@@ -18,7 +18,7 @@ pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 #[non_exhaustive]
 pub enum IdxError {
     /// The stream does not begin as IDX does.
-    #[error("not an IDX file: expected two zero bytes first, found {:02x} {:02x}", found[0], found[1])]
+    #[error("not an IDX file: expected two zero bytes first, found {:02x} {:02x}{}", found[0], found[1], known_magic(*found))]
     Magic {
         /// The first two bytes.
         found: [u8; 2],
@@ -113,6 +113,19 @@ macro_rules! elements {
 }
 elements! { i8 0x09  i16 0x0b  i32 0x0c  f32 0x0d  f64 0x0e }
 
+/// Names what else is often found in the place of a data file.
+fn known_magic(found: [u8; 2]) -> &'static str {
+    match &found {
+        [b'<', _] => ", as a web page begins: a server sent a message instead of the file",
+        b"PK" => ", as a zip archive begins: extract the file from it",
+        b"BZ" => ", as a bzip2 file begins: decompress it",
+        [0xfd, b'7'] => ", as an xz file begins: decompress it",
+        b"ve" => ", as a Git LFS pointer begins: fetch the file with `git lfs pull`",
+        &GZIP_MAGIC => ", since it is compressed more than twice: decompress it",
+        _ => "",
+    }
+}
+
 fn element_name(code: u8) -> impl fmt::Display {
     let name = match code {
         0x08 => "u8",
@@ -126,7 +139,8 @@ fn element_name(code: u8) -> impl fmt::Display {
     name.to_owned()
 }
 
-/// Reads one array from the whole of a stream, unpacking it if it begins as gzip does.
+/// Reads one array from a whole stream. Decompresses it if it begins as gzip does, and does so again if the result does: some
+/// servers and programs compress a `.gz` file once more.
 ///
 /// The header is checked before anything is allocated; then memory grows with what the stream delivers, never beyond
 /// what the header promises, and never by the promise alone. Buffers the stream by itself.
@@ -189,13 +203,25 @@ fn byte_length(shape: &[usize], element: usize) -> Option<usize> {
     Some(if shape.contains(&0) { 0 } else { length })
 }
 
-/// The unpacked content of a stream, told by its first two bytes to be compressed by gzip or plain.
-pub(super) fn unpacked<'r>(mut reader: impl Read + 'r) -> io::Result<(Box<dyn Read + 'r>, bool)> {
-    let mut start = Vec::new();
-    reader.by_ref().take(2).read_to_end(&mut start)?;
-    let gzip = start == GZIP_MAGIC;
-    let whole = BufReader::with_capacity(64 << 10, Cursor::new(start).chain(reader));
-    Ok(if gzip { (Box::new(MultiGzDecoder::new(whole)), true) } else { (Box::new(whole), false) })
+/// How often a stream may be compressed.
+const MOST_LAYERS: usize = 2;
+
+/// Returns the decompressed content of a stream, whose first two bytes tell whether it is compressed by gzip, and whether it was.
+pub(super) fn unpacked<'r>(reader: impl Read + 'r) -> Result<(Box<dyn Read + 'r>, bool), IdxError> {
+    let mut content: Box<dyn Read + 'r> = Box::new(reader);
+    for layer in 0..=MOST_LAYERS {
+        let gzip = layer > 0;
+        let mut start = Vec::new();
+        let read = content.by_ref().take(2).read_to_end(&mut start);
+        read.map_err(if gzip { IdxError::Gzip } else { IdxError::Read })?;
+        let is_compressed = start == GZIP_MAGIC && layer < MOST_LAYERS;
+        let whole = BufReader::with_capacity(64 << 10, Cursor::new(start).chain(content));
+        if !is_compressed {
+            return Ok((Box::new(whole), gzip));
+        }
+        content = Box::new(MultiGzDecoder::new(whole));
+    }
+    unreachable!("the last layer is not decompressed")
 }
 
 /// A stream that counts what it has delivered of what is expected.
@@ -208,7 +234,7 @@ struct Stream<'r> {
 
 impl<'r> Stream<'r> {
     fn new(reader: impl Read + 'r) -> Result<Stream<'r>, IdxError> {
-        let (content, gzip) = unpacked(reader).map_err(IdxError::Read)?;
+        let (content, gzip) = unpacked(reader)?;
         Ok(Stream { content, gzip, expected: 4, found: 0 })
     }
 
@@ -272,6 +298,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_compressed_twice_is_read() {
+        let twice = gzip(&gzip(&LABELS));
+        assert_eq!(read::<u8, Ix1>(&twice[..]).unwrap(), array![7, 2, 1]);
+        for length in 2..twice.len() {
+            let error = error(&twice[..length]);
+            assert!(error.starts_with("bad gzip: "), "cut to {length}: {error}");
+        }
+        assert_eq!(error(&gzip(&gzip(&LABELS[..10]))), "truncated: expected 11 bytes of IDX, found 10");
+        let thrice = error(&gzip(&twice));
+        assert_eq!(
+            thrice,
+            "not an IDX file: expected two zero bytes first, found 1f 8b, since it is compressed more than twice: decompress it"
+        );
+    }
+
+    #[test]
+    fn what_is_found_in_the_place_of_data_is_named() {
+        let cases: [(&[u8], &str); 7] = [
+            (b"<!DOCTYPE html><html>", "3c 21, as a web page begins: a server sent a message instead of the file"),
+            (b"<html>", "3c 68, as a web page begins: a server sent a message instead of the file"),
+            (b"PK\x03\x04", "50 4b, as a zip archive begins: extract the file from it"),
+            (b"BZh9", "42 5a, as a bzip2 file begins: decompress it"),
+            (b"\xfd7zXZ", "fd 37, as an xz file begins: decompress it"),
+            (b"version https://git-lfs", "76 65, as a Git LFS pointer begins: fetch the file with `git lfs pull`"),
+            (b"\x89PNG\r\n", "89 50"),
+        ];
+        for (content, expected) in cases {
+            let expected = format!("not an IDX file: expected two zero bytes first, found {expected}");
+            assert_eq!([error(content), error(&gzip(content))], [expected.clone(), expected]);
+        }
+    }
+
+    #[test]
     fn a_gzip_stream_of_several_members_is_read_to_its_end() {
         let members = [gzip(&LABELS[..5]), gzip(&LABELS[5..])].concat();
         assert_eq!(read::<u8, Ix1>(&members[..]).unwrap(), array![7, 2, 1]);
@@ -317,11 +376,6 @@ mod tests {
         let header = [0, 0, 0x08, 3, 0, 0, 0, 60, 0, 0, 0, 200, 0, 0, 0, 201];
         let bytes = [&header[..], images.as_slice().unwrap()].concat();
         assert_eq!(read::<u8, ndarray::Ix3>(&gzip(&bytes)[..]).unwrap(), images);
-    }
-
-    #[test]
-    fn another_magic_is_refused() {
-        assert_eq!(error(b"\x89PNG\r\n"), "not an IDX file: expected two zero bytes first, found 89 50");
     }
 
     #[test]

