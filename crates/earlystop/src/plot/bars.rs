@@ -89,7 +89,7 @@ pub fn bar_panels(titles: &[&str], rows: &[BarRow]) -> Result<Figure> {
         }
         canvas.fill(Rect::new(x - 1.0, top, 1.0, ROW * rows.len() as f64), FRAME);
     }
-    Ok(canvas.finish())
+    Ok(canvas.finish(format!("Bars: {}", titles.join(", "))))
 }
 
 fn check(row: &BarRow, panels: usize) -> Result<()> {

@@ -9,6 +9,7 @@ use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Polygon, Rectangle};
 use plotters::style::{Color as _, RGBColor, ShapeStyle};
 use plotters_bitmap::BitMapBackend;
+use std::collections::BTreeSet;
 
 /// Font sizes and white edge of all figures, in CSS pixels.
 pub(super) const TITLE_SIZE: f64 = 15.0;
@@ -67,13 +68,16 @@ pub(super) struct Canvas {
     width: u32,
     height: u32,
     samples: Vec<u8>,
+    /// The characters that no font has.
+    missing: BTreeSet<char>,
 }
 
 impl Canvas {
     pub(super) fn new(width: f64, height: f64) -> Self {
         let (width, height) = (width.ceil().max(1.0) as u32, height.ceil().max(1.0) as u32);
         let per_pixel = (SAMPLES * PIXEL_RATIO) as usize;
-        Self { width, height, samples: vec![255; 3 * per_pixel * per_pixel * width as usize * height as usize] }
+        let samples = vec![255; 3 * per_pixel * per_pixel * width as usize * height as usize];
+        Self { width, height, samples, missing: BTreeSet::new() }
     }
 
     pub(super) fn width(&self) -> f64 {
@@ -148,6 +152,7 @@ impl Canvas {
     }
 
     fn glyphs(&mut self, text: &str, size: f64, color: Color, place: impl Fn(i32, i32) -> (i32, i32)) {
+        self.missing.extend(text::missing(text));
         let color = rgb(color);
         let area = self.area();
         text::rasterize(text, size * SCALE, |right, down, alpha| {
@@ -162,8 +167,8 @@ impl Canvas {
         BitMapBackend::with_buffer(&mut self.samples, size).into_drawing_area()
     }
 
-    /// Averages the samples to pixels.
-    pub(super) fn finish(self) -> Figure {
+    /// Averages the samples to pixels. `alt` says what the figure shows.
+    pub(super) fn finish(self, alt: impl Into<String>) -> Figure {
         let (width, height) = (self.width * PIXEL_RATIO, self.height * PIXEL_RATIO);
         let (side, row_bytes) = (SAMPLES as usize, 3 * (SAMPLES * width) as usize);
         let mut rgb = Vec::with_capacity(3 * width as usize * height as usize);
@@ -178,7 +183,7 @@ impl Canvas {
                 }
             }
         }
-        Figure::new(width, height, rgb)
+        Figure::new(width, height, rgb, alt.into(), self.missing)
     }
 }
 

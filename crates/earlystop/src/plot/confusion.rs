@@ -71,7 +71,7 @@ pub fn confusion_matrix(matrix: &ConfusionMatrix) -> Result<Figure> {
     canvas.text("Predicted", (x, cells.bottom() + below - LABEL_SIZE / 2.0), Align::Center, LABEL_SIZE, BLACK);
     canvas.text_upward("True", (MARGIN + LABEL_SIZE / 2.0, y), LABEL_SIZE, BLACK);
     bar.draw(&mut canvas, (cells.right() + bar_gap, cells.y), side);
-    Ok(canvas.finish())
+    Ok(canvas.finish("Confusion matrix"))
 }
 
 /// Gives round counts for a logarithmic scale: 0, 1, 10, 100 ... up to `most`.

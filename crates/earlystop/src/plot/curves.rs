@@ -191,7 +191,8 @@ impl Curves {
             }
             canvas.text(label, (x + SAMPLE + 8.0, y), Align::Left, LABEL_SIZE, BLACK);
         }
-        Ok(canvas.finish())
+        let names: Vec<_> = labels().map(String::as_str).collect();
+        Ok(canvas.finish(format!("Curves of {} over iterations: {}", self.plural(), names.join(", "))))
     }
 
     /// What the values are, in words.

@@ -3,6 +3,7 @@
 use super::canvas::{Align, Canvas, MARGIN, TITLE_SIZE};
 use super::{colormap, encode, text};
 use crate::{Error, Result, display};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fmt, fs};
 
@@ -17,12 +18,33 @@ pub struct Figure {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
+    alt: String,
+    missing: BTreeSet<char>,
 }
 
 impl Figure {
-    /// Takes over pixels: `rgb` is `[height, width, 3]`, sizes in device pixels.
-    pub(super) fn new(width: u32, height: u32, rgb: Vec<u8>) -> Self {
-        Self { width, height, rgb }
+    /// Takes over pixels: `rgb` is `[height, width, 3]`, sizes in device pixels. `missing` are the characters that no font has.
+    pub(super) fn new(width: u32, height: u32, rgb: Vec<u8>, alt: String, missing: BTreeSet<char>) -> Self {
+        Self { width, height, rgb, alt, missing }
+    }
+
+    /// Returns the alternative text, for readers who do not see the figure: its title, or what it shows.
+    pub fn alt(&self) -> &str {
+        &self.alt
+    }
+
+    /// Returns the characters of the figure's text that no font has, each once. They are drawn as boxes.
+    ///
+    /// [`add_font`](super::add_font) adds a font that has them. In a notebook, a line under the figure names them.
+    ///
+    /// ```
+    /// let images = ndarray::Array3::<u8>::zeros((2, 28, 28));
+    /// let figure = earlystop::plot::image_grid(&images, &["cat 猫".to_owned(), "dog 犬".to_owned()])?;
+    /// assert_eq!(figure.missing_characters(), "犬猫");
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn missing_characters(&self) -> String {
+        self.missing.iter().collect()
     }
 
     /// Gives the width and height as shown, in CSS pixels; the PNG has twice as many pixels each way.
@@ -55,7 +77,13 @@ impl Figure {
     ///
     /// A cell shows only one figure, the last: put several into one by [`Figure::beside`] or [`Figure::stack`].
     pub fn show(&self) {
-        display::show_png(&self.png(), self.size().0);
+        display::show_png(&self.png(), self.size().0, &self.alt);
+        if !self.missing.is_empty() {
+            let missing = self.missing_characters();
+            display::note(&format!(
+                "Note: no font has {missing}: add one that has them by earlystop::plot::add_font(path)"
+            ));
+        }
     }
 
     /// Shows the figure as a notebook cell's last expression: the evcxr kernel calls it.
@@ -63,7 +91,7 @@ impl Figure {
         self.show();
     }
 
-    /// Puts a title above the figure.
+    /// Puts a title above the figure, which also becomes its alternative text.
     pub fn titled(&self, title: &str) -> Self {
         let (width, height) = self.size();
         let line = 1.8 * TITLE_SIZE;
@@ -71,10 +99,11 @@ impl Figure {
         let mut canvas = Canvas::new(needed.max(width.into()), line + f64::from(height));
         let middle = canvas.width() / 2.0;
         canvas.text(title, (middle, MARGIN / 2.0 + line / 2.0), Align::Center, TITLE_SIZE, colormap::BLACK);
-        let head = canvas.finish();
+        let head = canvas.finish(title);
         let mut whole = Self::blank(head.width, head.height);
         whole.paste(&head, 0, 0);
         whole.paste(self, (head.width - self.width) / 2, head.height - self.height);
+        whole.alt = title.to_owned();
         whole
     }
 
@@ -107,7 +136,8 @@ impl Figure {
     /// An empty figure is one white pixel: a PNG has no smaller size.
     fn blank(width: u32, height: u32) -> Self {
         let (width, height) = (width.max(1), height.max(1));
-        Self { width, height, rgb: vec![255; 3 * width as usize * height as usize] }
+        let rgb = vec![255; 3 * width as usize * height as usize];
+        Self { width, height, rgb, alt: String::new(), missing: BTreeSet::new() }
     }
 
     fn paste(&mut self, other: &Self, x: u32, y: u32) {
@@ -116,6 +146,11 @@ impl Figure {
             let start = 3 * ((y as usize + i) * self.width as usize + x as usize);
             self.rgb[start..start + row_bytes].copy_from_slice(row);
         }
+        if !self.alt.is_empty() && !other.alt.is_empty() {
+            self.alt.push_str("; ");
+        }
+        self.alt.push_str(&other.alt);
+        self.missing.extend(&other.missing);
     }
 }
 
@@ -145,7 +180,25 @@ pub(super) mod tests {
     }
 
     fn filled(width: u32, height: u32, value: u8) -> Figure {
-        Figure::new(width, height, vec![value; 3 * width as usize * height as usize])
+        let rgb = vec![value; 3 * width as usize * height as usize];
+        Figure::new(width, height, rgb, format!("filled with {value}"), BTreeSet::new())
+    }
+
+    #[test]
+    fn the_alternative_text_is_the_title_or_what_the_parts_show() {
+        let figures = [filled(4, 6, 10), filled(2, 8, 20).titled("Twenty")];
+        assert_eq!(figures[0].alt(), "filled with 10");
+        assert_eq!(Figure::beside(&figures).alt(), "filled with 10; Twenty");
+        assert_eq!(Figure::stack(&figures).titled("Both").alt(), "Both");
+    }
+
+    #[test]
+    fn characters_that_no_font_has_are_reported_by_every_figure_with_them() {
+        let figure = filled(4, 6, 10).titled("猫");
+        assert_eq!(figure.missing_characters(), "猫");
+        let both = [figure, filled(2, 2, 0).titled("犬 猫")];
+        assert_eq!([Figure::beside(&both), Figure::stack(&both)].map(|whole| whole.missing_characters()), ["犬猫"; 2]);
+        assert_eq!(filled(4, 6, 10).titled("cat").missing_characters(), "");
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn filter_grid_within(
     let mut canvas = Canvas::new(2.0 * MARGIN + grid_width + bar_gap + bar.width(), 2.0 * MARGIN + grid_height);
     draw_filters(&mut canvas, (MARGIN, MARGIN), weights.view(), input_channel, limit, zoom, gap);
     bar.draw(&mut canvas, (MARGIN + grid_width + bar_gap, MARGIN), grid_height);
-    Ok(canvas.finish())
+    Ok(canvas.finish(format!("{channels_out} filters of {height} x {width} pixels, input channel {input_channel}")))
 }
 
 /// Draws the filters for one input channel, without checks.

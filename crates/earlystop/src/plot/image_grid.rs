@@ -59,14 +59,15 @@ pub fn image_grid(images: &ArrayBase<impl Data<Elem = u8>, Ix3>, captions: &[Str
             canvas.text(caption, middle, Align::Center, LABEL_SIZE, BLACK);
         }
     }
-    Ok(canvas.finish())
+    let shown = if captions.is_empty() { String::new() } else { format!(": {}", captions.join("; ")) };
+    Ok(canvas.finish(format!("{len} images{shown}")))
 }
 
 fn no_images() -> Figure {
     let text = "no images";
     let mut canvas = Canvas::new(2.0 * MARGIN + text::width(text, LABEL_SIZE), 2.0 * MARGIN + LABEL_SIZE);
     canvas.text(text, (MARGIN, MARGIN + LABEL_SIZE / 2.0), Align::Left, LABEL_SIZE, MUTED);
-    canvas.finish()
+    canvas.finish(text)
 }
 
 #[cfg(test)]

@@ -89,7 +89,8 @@ pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Resul
         }
         canvas.text(&row.rule, (lanes.right() + 16.0, y), Align::Left, LABEL_SIZE, BLACK);
     }
-    Ok(canvas.finish())
+    let rules: Vec<_> = comparison.rows.iter().map(|row| row.rule.as_str()).collect();
+    Ok(canvas.finish(format!("Accuracies over iterations, and where each rule stops: {}", rules.join(", "))))
 }
 
 fn dot(canvas: &mut Canvas, at: Point, color: Color) {

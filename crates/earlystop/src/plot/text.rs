@@ -1,30 +1,80 @@
-//! Text in DejaVu Sans, matplotlib's font.
+//! Text in DejaVu Sans, matplotlib's font, and in the fonts that the caller adds for other scripts.
 
-use ab_glyph::{Font, FontRef, GlyphId, PxScale, ScaleFont, point};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
 
-fn font() -> FontRef<'static> {
-    FontRef::try_from_slice(dejavu::sans::regular()).expect("the font that is built in is whole")
+use ab_glyph::{Font, FontArc, FontVec, GlyphId, PxScale, ScaleFont, point};
+
+use crate::{Error, Result};
+
+/// The fonts that were added, in the order in which they are tried.
+static ADDED: RwLock<Vec<FontArc>> = RwLock::new(Vec::new());
+
+/// Adds a font for characters that the figures' own font, DejaVu Sans, does not have: Chinese, Japanese, emoji.
+///
+/// `path` is a TrueType or OpenType file; of a collection (`.ttc`) the first font is used. Fonts are tried in the order in
+/// which they were added, in all figures drawn afterwards.
+///
+/// In a notebook, call it in the cell that draws: evcxr links each cell to its own copy of this crate.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read, [`Error::Argument`] if it is not a font.
+///
+/// # Examples
+///
+/// ```no_run
+/// use earlystop::plot;
+///
+/// plot::add_font("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")?;
+/// let images = ndarray::Array3::<u8>::zeros((2, 28, 28));
+/// let figure = plot::image_grid(&images, &["猫".to_owned(), "犬".to_owned()])?;
+/// assert_eq!(figure.missing_characters(), "");
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+pub fn add_font(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let content = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), action: "read", source })?;
+    let font = FontVec::try_from_vec_and_index(content, 0).map_err(|_| {
+        Error::argument(path.display().to_string(), "a TrueType or OpenType font", "another kind of file")
+    })?;
+    ADDED.write().unwrap_or_else(PoisonError::into_inner).push(FontArc::new(font));
+    Ok(())
+}
+
+/// Returns all fonts, in the order in which they are tried.
+fn fonts() -> Vec<FontArc> {
+    let own = FontArc::try_from_slice(dejavu::sans::regular()).expect("the font that is built in is whole");
+    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
+    [own].into_iter().chain(added.iter().cloned()).collect()
+}
+
+/// Returns the characters that no font has, each once.
+pub(super) fn missing(text: &str) -> BTreeSet<char> {
+    let fonts = fonts();
+    let is_drawn = |c: &char| !c.is_whitespace() && !c.is_control();
+    text.chars().filter(is_drawn).filter(|&c| fonts.iter().all(|font| font.glyph_id(c) == GlyphId(0))).collect()
 }
 
 /// Scales so that `size` is the em, as in CSS and matplotlib; `ab_glyph` scales by the height of a line.
-fn scale(font: &FontRef, size: f64) -> PxScale {
+fn scale(font: &FontArc, size: f64) -> PxScale {
     let units_per_em = font.units_per_em().unwrap_or(2048.0);
     PxScale::from(size as f32 * font.height_unscaled() / units_per_em)
 }
 
-/// Gives the width of a line of text, in the unit of `size`.
+/// Returns the width of a line of text, in the unit of `size`.
 pub(super) fn width(text: &str, size: f64) -> f64 {
-    let font = font();
-    let (_, width) = layout(&font, scale(&font, size), text);
-    width.into()
+    layout(&fonts(), size, text).1.into()
 }
 
 /// Draws a line of text from the baseline's left end at (0, 0): `draw(x, y, coverage 0.0-1.0)`, y downward.
 pub(super) fn rasterize(text: &str, size: f64, mut draw: impl FnMut(i32, i32, f64)) {
-    let font = font();
-    let scale = scale(&font, size);
-    for (id, x) in layout(&font, scale, text).0 {
-        if let Some(outline) = font.outline_glyph(id.with_scale_and_position(scale, point(x, 0.0))) {
+    let fonts = fonts();
+    for Glyph { font, id, x } in layout(&fonts, size, text).0 {
+        let glyph = id.with_scale_and_position(scale(font, size), point(x, 0.0));
+        if let Some(outline) = font.outline_glyph(glyph) {
             let corner = outline.px_bounds().min;
             let (left, top) = (corner.x as i32, corner.y as i32);
             outline.draw(|x, y, coverage| draw(left + x as i32, top + y as i32, coverage.into()));
@@ -32,17 +82,25 @@ pub(super) fn rasterize(text: &str, size: f64, mut draw: impl FnMut(i32, i32, f6
     }
 }
 
-/// Places glyphs side by side, kerned; also gives the width of all.
-fn layout(font: &FontRef, scale: PxScale, text: &str) -> (Vec<(GlyphId, f32)>, f32) {
-    let font = font.as_scaled(scale);
-    let mut glyphs: Vec<(GlyphId, f32)> = Vec::new();
+struct Glyph<'f> {
+    font: &'f FontArc,
+    id: GlyphId,
+    x: f32,
+}
+
+/// Places glyphs side by side, kerned; also returns the width of all.
+fn layout<'f>(fonts: &'f [FontArc], size: f64, text: &str) -> (Vec<Glyph<'f>>, f32) {
+    let mut glyphs: Vec<Glyph> = Vec::new();
     let mut x = 0.0;
-    for id in text.chars().map(|c| font.glyph_id(c)) {
-        if let Some(&(previous, _)) = glyphs.last() {
-            x += font.kern(previous, id);
+    for c in text.chars() {
+        // A character that no font has is the box of the first.
+        let font = fonts.iter().find(|font| font.glyph_id(c) != GlyphId(0)).unwrap_or(&fonts[0]);
+        let (id, scaled) = (font.glyph_id(c), font.as_scaled(scale(font, size)));
+        if let Some(previous) = glyphs.last().filter(|previous| std::ptr::eq(previous.font, font)) {
+            x += scaled.kern(previous.id, id);
         }
-        glyphs.push((id, x));
-        x += font.h_advance(id);
+        glyphs.push(Glyph { font, id, x });
+        x += scaled.h_advance(id);
     }
     (glyphs, x)
 }
@@ -68,5 +126,46 @@ mod tests {
             }
         });
         assert!(left >= 0.0 && right < width("Predicted: 7", 40.0));
+    }
+
+    #[test]
+    fn characters_that_no_font_has_are_known() {
+        let missing = |text| missing(text).into_iter().collect::<String>();
+        assert_eq!(missing("True: 7, Größe ≤ µ\n\t"), "");
+        assert_eq!(missing("猫 cat 犬 猫"), "犬猫");
+    }
+
+    /// Another font of the same package: it is tried after DejaVu Sans, so nothing else changes.
+    #[test]
+    fn a_font_is_added_from_its_file_and_other_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("font.ttf");
+        fs::write(&path, dejavu::sans_mono::regular()).unwrap();
+        let (before, count) = (width("Predicted: 7", 40.0), fonts().len());
+        add_font(&path).unwrap();
+        assert_eq!(fonts().len(), count + 1);
+        assert_eq!(width("Predicted: 7", 40.0), before);
+
+        // Of two fonts the one that has the character draws it.
+        let sans = FontArc::try_from_slice(dejavu::sans::regular()).unwrap();
+        let mono = FontArc::try_from_slice(dejavu::sans_mono::regular()).unwrap();
+        let only_in_sans = ('\u{100}'..'\u{3000}')
+            .find(|&c| sans.glyph_id(c) != GlyphId(0) && mono.glyph_id(c) == GlyphId(0))
+            .unwrap()
+            .to_string();
+        let (glyphs, _) = layout(std::slice::from_ref(&mono), 20.0, &only_in_sans);
+        assert_eq!(glyphs[0].id, GlyphId(0));
+        let both = [mono, sans];
+        let (glyphs, width) = layout(&both, 20.0, &only_in_sans);
+        assert!(std::ptr::eq(glyphs[0].font, &both[1]) && glyphs[0].id != GlyphId(0) && width > 0.0);
+
+        fs::write(&path, "<html>").unwrap();
+        let message = add_font(&path).unwrap_err().to_string();
+        assert!(
+            message.ends_with("font.ttf: expected a TrueType or OpenType font, found another kind of file"),
+            "{message}"
+        );
+        let message = add_font(folder.path().join("none.ttf")).unwrap_err().to_string();
+        assert!(message.contains("none.ttf: cannot read: "), "{message}");
     }
 }

@@ -232,7 +232,8 @@ fn draw(parts: &[Part]) -> Figure {
             canvas.text(below, (center, y), Align::Center, TICK_SIZE, MUTED);
         }
     }
-    canvas.finish()
+    let titles: Vec<_> = parts.iter().map(|part| part.title.as_str()).collect();
+    canvas.finish(format!("Flowchart of the network: {}", titles.join(", ")))
 }
 
 /// Places parts: there is room for the arrow between two bodies, and for what stands at it between the words above
