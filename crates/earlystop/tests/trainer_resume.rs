@@ -424,6 +424,14 @@ fn a_run_that_another_trainer_continued_is_not_overwritten() {
     assert_eq!(late.optimize_to(60, |_| ()).unwrap().iterations, 60);
 }
 
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn a_run_can_be_read_while_it_trains() {
     let folder = tempfile::tempdir().unwrap();
@@ -437,6 +445,8 @@ fn a_run_can_be_read_while_it_trains() {
             };
             trainer.optimize(10_000, go_on).unwrap();
         });
+        // Also where an assertion fails.
+        let _ends_the_training = OnDrop(|| is_read.store(true, Ordering::Relaxed));
         let mut reader = in_folder(builder().evaluate_every(1), folder.path());
         while !reader.resume(|_| ()).unwrap() {}
         for _ in 0..50 {
@@ -447,7 +457,6 @@ fn a_run_can_be_read_while_it_trains() {
             reader.resume(|_| ()).unwrap();
             reader.restore_best().unwrap();
         }
-        is_read.store(true, Ordering::Relaxed);
     });
 }
 

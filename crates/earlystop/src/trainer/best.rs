@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tch::{TchError, Tensor};
 
 use super::Trainer;
+use super::resume::{is_gone, while_files_go};
 use crate::checkpoint::{Metadata, NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
 
@@ -105,6 +106,10 @@ impl Trainer {
     /// If nothing was evaluated, or no variables of an improvement are available; the message says what to do. Nothing is
     /// changed then.
     pub fn restore_best(&mut self) -> Result<Restored> {
+        while_files_go(|| self.try_to_restore_best())
+    }
+
+    fn try_to_restore_best(&mut self) -> Result<Restored> {
         let Some(best) = self.stopping.best() else {
             return Err(Error::argument("best evaluation", self.how_to_get_a_best(), "no evaluation so far"));
         };
@@ -112,10 +117,14 @@ impl Trainer {
         let in_memory = self.best.kept.as_ref().map(|kept| kept.iteration);
         let in_file = match (&self.commits.store, in_memory) {
             (_, Some(kept)) if kept == best.iteration => None,
-            (Some(store), _) => best_file(store, best.iteration, &mut notes).unwrap_or_else(|error| {
-                notes.push(error.to_string());
-                None
-            }),
+            (Some(store), _) => match best_file(store, best.iteration, &mut notes) {
+                Ok(found) => found,
+                Err(error) if is_gone(&error) => return Err(error),
+                Err(error) => {
+                    notes.push(error.to_string());
+                    None
+                }
+            },
             (None, _) => None,
         };
         let (iteration, from) = match (in_file, in_memory) {
@@ -189,7 +198,10 @@ impl Trainer {
 
 /// Finds the checkpoint of the best evaluation, or else of the last improvement before it that can be used.
 fn best_file(store: &Store, best: u64, notes: &mut Vec<String>) -> Result<Option<Saved>> {
-    let found = store.best_valid()?;
+    let mut found = store.best_valid()?;
+    if let Some(gone) = found.skipped.iter().position(|Skipped { error, .. }| is_gone(error)) {
+        return Err(found.skipped.swap_remove(gone).error);
+    }
     notes.extend(found.skipped.iter().map(|Skipped { error, .. }| error.to_string()));
     let found_best = found.saved.as_ref().is_some_and(|saved| saved.step == best);
     if !found_best {

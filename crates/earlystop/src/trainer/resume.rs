@@ -105,14 +105,11 @@ impl Trainer {
     /// As [`Trainer::resume`]; with new settings [`Error::Mismatch`] if the network's variables differ. Nothing is changed
     /// then.
     pub fn resume_from(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
-        let mut resumed = self.try_to_resume(&resume, &mut on_event);
-        // Another process that trains in the folder deletes old checkpoints, also those that are being read here.
-        for _ in 0..10 {
-            if resume.names_a_file() || !resumed.as_ref().is_err_and(is_gone) {
-                break;
-            }
-            resumed = self.try_to_resume(&resume, &mut on_event);
-        }
+        let resumed = if resume.names_a_file() {
+            self.try_to_resume(&resume, &mut on_event)
+        } else {
+            while_files_go(|| self.try_to_resume(&resume, &mut on_event))
+        };
         let first_line =
             |error: &Error| error.to_string().lines().next().map(|line| line.trim_end_matches(':').to_owned());
         self.commits.resume_error = resumed.as_ref().err().and_then(first_line);
@@ -200,8 +197,21 @@ fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Resu
     Ok(valid.saved)
 }
 
-/// Says whether a file was deleted since it was listed.
-fn is_gone(error: &Error) -> bool {
+/// Reads from a folder, again where a file was deleted since it was listed: another process that trains in the folder deletes
+/// old checkpoints.
+pub(super) fn while_files_go<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut outcome = read();
+    for _ in 0..10 {
+        if !outcome.as_ref().is_err_and(is_gone) {
+            break;
+        }
+        outcome = read();
+    }
+    outcome
+}
+
+/// Returns whether a file was deleted since it was listed.
+pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
