@@ -461,6 +461,19 @@ fn a_run_can_be_read_while_it_trains() {
 }
 
 #[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_skipped_like_a_damaged_file() {
+    let folder = run_of(40);
+    std::os::unix::fs::symlink("nowhere", folder.path().join("step-000050.safetensors")).unwrap();
+    let mut trainer = in_folder(builder(), folder.path());
+    let mut lines = Vec::new();
+    assert!(trainer.resume(|event| lines.push(event.to_string())).unwrap());
+    assert_eq!(trainer.iteration(), 40);
+    assert!(lines[0].starts_with("Skipped ") && lines[0].contains("step-000050.safetensors"), "{lines:?}");
+    assert!(trainer.restore_best().unwrap().is_best());
+}
+
+#[cfg(unix)]
 mod read_only {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;

@@ -106,10 +106,10 @@ impl Trainer {
     /// If nothing was evaluated, or no variables of an improvement are available; the message says what to do. Nothing is
     /// changed then.
     pub fn restore_best(&mut self) -> Result<Restored> {
-        while_files_go(|| self.try_to_restore_best())
+        while_files_go(|is_last_try| self.try_to_restore_best(is_last_try))
     }
 
-    fn try_to_restore_best(&mut self) -> Result<Restored> {
+    fn try_to_restore_best(&mut self, is_last_try: bool) -> Result<Restored> {
         let Some(best) = self.stopping.best() else {
             return Err(Error::argument("best evaluation", self.how_to_get_a_best(), "no evaluation so far"));
         };
@@ -117,9 +117,9 @@ impl Trainer {
         let in_memory = self.best.kept.as_ref().map(|kept| kept.iteration);
         let in_file = match (&self.commits.store, in_memory) {
             (_, Some(kept)) if kept == best.iteration => None,
-            (Some(store), _) => match best_file(store, best.iteration, &mut notes) {
+            (Some(store), _) => match best_file(store, best.iteration, is_last_try, &mut notes) {
                 Ok(found) => found,
-                Err(error) if is_gone(&error) => return Err(error),
+                Err(error) if !is_last_try && is_gone(&error) => return Err(error),
                 Err(error) => {
                     notes.push(error.to_string());
                     None
@@ -197,9 +197,9 @@ impl Trainer {
 }
 
 /// Finds the checkpoint of the best evaluation, or else of the last improvement before it that can be used.
-fn best_file(store: &Store, best: u64, notes: &mut Vec<String>) -> Result<Option<Saved>> {
+fn best_file(store: &Store, best: u64, is_last_try: bool, notes: &mut Vec<String>) -> Result<Option<Saved>> {
     let mut found = store.best_valid()?;
-    if let Some(gone) = found.skipped.iter().position(|Skipped { error, .. }| is_gone(error)) {
+    if !is_last_try && let Some(gone) = found.skipped.iter().position(|Skipped { error, .. }| is_gone(error)) {
         return Err(found.skipped.swap_remove(gone).error);
     }
     notes.extend(found.skipped.iter().map(|Skipped { error, .. }| error.to_string()));

@@ -106,9 +106,9 @@ impl Trainer {
     /// then.
     pub fn resume_from(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
         let resumed = if resume.names_a_file() {
-            self.try_to_resume(&resume, &mut on_event)
+            self.try_to_resume(&resume, true, &mut on_event)
         } else {
-            while_files_go(|| self.try_to_resume(&resume, &mut on_event))
+            while_files_go(|is_last_try| self.try_to_resume(&resume, is_last_try, &mut on_event))
         };
         let first_line =
             |error: &Error| error.to_string().lines().next().map(|line| line.trim_end_matches(':').to_owned());
@@ -116,7 +116,7 @@ impl Trainer {
         resumed
     }
 
-    fn try_to_resume(&mut self, resume: &Resume, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
+    fn try_to_resume(&mut self, resume: &Resume, is_last_try: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
         // First, so that a commit of another process while this one reads is noticed later.
         let last = self.commits.store.as_ref().map(Store::latest).transpose()?.flatten();
         let found = match (&resume.from, &self.commits.store) {
@@ -128,8 +128,8 @@ impl Trainer {
                 let expected = "a folder to resume from: set one with checkpoints()";
                 return Err(Error::argument("checkpoints", expected, "none"));
             }
-            (Source::Latest, Some(store)) => first(store, store.latest_valid()?, on_event)?,
-            (Source::Best, Some(store)) => first_best(store, on_event)?,
+            (Source::Latest, Some(store)) => first(store, store.latest_valid()?, is_last_try, on_event)?,
+            (Source::Best, Some(store)) => first_best(store, is_last_try, on_event)?,
         };
         let Some(saved) = found else { return Ok(false) };
         let notes = self.load(&saved.path, resume.accepts_new_settings)?;
@@ -178,15 +178,17 @@ fn read_state(path: &Path) -> Result<RunState> {
 }
 
 /// The first valid checkpoint; an error if there are only invalid ones.
-fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
+fn first(
+    store: &Store,
+    mut valid: Valid,
+    is_last_try: bool,
+    on_event: &mut impl FnMut(&Event),
+) -> Result<Option<Saved>> {
+    if !is_last_try && let Some(gone) = valid.skipped.iter().position(|skipped| is_gone(&skipped.error)) {
+        return Err(valid.skipped.swap_remove(gone).error);
+    }
     let mut reasons = Vec::new();
     for skipped in valid.skipped {
-        if is_gone(&skipped.error) {
-            match valid.saved {
-                Some(_) => continue,
-                None => return Err(skipped.error),
-            }
-        }
         let reason = skipped.error.to_string();
         reasons.push(reason.clone());
         on_event(&Event::Skipped { path: skipped.path, reason });
@@ -197,17 +199,20 @@ fn first(store: &Store, valid: Valid, on_event: &mut impl FnMut(&Event)) -> Resu
     Ok(valid.saved)
 }
 
+/// How often a folder is read where files are deleted since they were listed.
+const TRIES: u32 = 20;
+
 /// Reads from a folder, again where a file was deleted since it was listed: another process that trains in the folder deletes
-/// old checkpoints.
-pub(super) fn while_files_go<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut outcome = read();
-    for _ in 0..10 {
-        if !outcome.as_ref().is_err_and(is_gone) {
-            break;
+/// old checkpoints. `read` learns whether it is the last try, in which a file that is not there is one that cannot be used, such
+/// as a link that leads nowhere.
+pub(super) fn while_files_go<T>(mut read: impl FnMut(bool) -> Result<T>) -> Result<T> {
+    for _ in 1..TRIES {
+        match read(false) {
+            Err(error) if is_gone(&error) => {}
+            outcome => return outcome,
         }
-        outcome = read();
     }
-    outcome
+    read(true)
 }
 
 /// Returns whether a file was deleted since it was listed.
@@ -215,8 +220,8 @@ pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
-fn first_best(store: &Store, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
-    let found = first(store, store.best_valid()?, on_event)?;
+fn first_best(store: &Store, is_last_try: bool, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {
+    let found = first(store, store.best_valid()?, is_last_try, on_event)?;
     if found.is_none() && store.latest()?.is_some() {
         let folder = store.folder().to_owned();
         return Err(Error::NoValidCheckpoint { folder, reasons: vec!["none is of an improvement".to_owned()] });
