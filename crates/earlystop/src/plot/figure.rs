@@ -35,7 +35,8 @@ impl Figure {
 
     /// Returns the characters of the figure's text that no font has, each once. They are drawn as boxes.
     ///
-    /// [`add_font`](super::add_font) adds a font that has them. In a notebook, a line under the figure names them.
+    /// [`add_font`](super::add_font) adds a font that has them. In a notebook, a line under the figure names them;
+    /// [`save`](Figure::save) refuses such a figure.
     ///
     /// ```
     /// let images = ndarray::Array3::<u8>::zeros((2, 28, 28));
@@ -61,9 +62,14 @@ impl Figure {
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// If the file cannot be written, or if no font has some of the characters: the message names them. To save the boxes that
+    /// stand for them nevertheless, write what [`png`](Figure::png) returns.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        if !self.missing.is_empty() {
+            let expected = "text in characters that a font has (earlystop::plot::add_font(path) adds a font)";
+            return Err(Error::argument(path.display().to_string(), expected, self.missing_characters()));
+        }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".part");
         let written = fs::write(&temporary, self.png()).and_then(|()| fs::rename(&temporary, path));
@@ -182,6 +188,16 @@ pub(super) mod tests {
     fn filled(width: u32, height: u32, value: u8) -> Figure {
         let rgb = vec![value; 3 * width as usize * height as usize];
         Figure::new(width, height, rgb, format!("filled with {value}"), BTreeSet::new())
+    }
+
+    #[test]
+    fn a_figure_with_boxes_for_characters_is_not_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cat.png");
+        let message = filled(4, 6, 10).titled("猫 cat").save(&path).unwrap_err().to_string();
+        assert!(message.ends_with("(earlystop::plot::add_font(path) adds a font), found 猫"), "{message}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        filled(4, 6, 10).titled("cat\n").save(&path).unwrap();
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use filter_grid::{filter_grid, filter_grid_within, weight_limit};
 pub use flowchart::{FlowKind, FlowLayer, network_flowchart};
 pub use image_grid::image_grid;
 pub use stopping_rules::stopping_rules;
-pub use text::add_font;
+pub use text::{add_font, add_font_bytes};
 
 /// Gives the columns of the smallest square that holds `n` things, and the rows that are filled.
 fn square(n: usize) -> (usize, usize) {

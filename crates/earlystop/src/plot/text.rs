@@ -15,7 +15,10 @@ static ADDED: RwLock<Vec<FontArc>> = RwLock::new(Vec::new());
 /// Adds a font for characters that the figures' own font, DejaVu Sans, does not have: Chinese, Japanese, emoji.
 ///
 /// `path` is a TrueType or OpenType file; of a collection (`.ttc`) the first font is used. Fonts are tried in the order in
-/// which they were added, in all figures drawn afterwards.
+/// which they were added, in all figures drawn afterwards. Of emoji, use a font with outlines: characters that a font has only
+/// as colored pictures are missing.
+///
+/// [`add_font_bytes`] adds a font that is in memory.
 ///
 /// In a notebook, call it in the cell that draws: evcxr links each cell to its own copy of this crate.
 ///
@@ -37,9 +40,28 @@ static ADDED: RwLock<Vec<FontArc>> = RwLock::new(Vec::new());
 pub fn add_font(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let content = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), action: "read", source })?;
-    let font = FontVec::try_from_vec_and_index(content, 0).map_err(|_| {
-        Error::argument(path.display().to_string(), "a TrueType or OpenType font", "another kind of file")
-    })?;
+    add(content, path.display().to_string(), "another kind of file")
+}
+
+/// Adds a font from the content of its file, for example one that is built into the program: see [`add_font`].
+///
+/// # Errors
+///
+/// [`Error::Argument`] if the content is not a font's.
+///
+/// # Examples
+///
+/// ```
+/// let error = earlystop::plot::add_font_bytes(*b"<html>").unwrap_err();
+/// assert_eq!(error.to_string(), "font: expected a TrueType or OpenType font, found other content");
+/// ```
+pub fn add_font_bytes(content: impl Into<Vec<u8>>) -> Result<()> {
+    add(content.into(), "font".to_owned(), "other content")
+}
+
+fn add(content: Vec<u8>, name: String, other: &str) -> Result<()> {
+    let font = FontVec::try_from_vec_and_index(content, 0)
+        .map_err(|_| Error::argument(name, "a TrueType or OpenType font", other))?;
     ADDED.write().unwrap_or_else(PoisonError::into_inner).push(FontArc::new(font));
     Ok(())
 }
@@ -54,8 +76,24 @@ fn fonts() -> Vec<FontArc> {
 /// Returns the characters that no font has, each once.
 pub(super) fn missing(text: &str) -> BTreeSet<char> {
     let fonts = fonts();
-    let is_drawn = |c: &char| !c.is_whitespace() && !c.is_control();
-    text.chars().filter(is_drawn).filter(|&c| fonts.iter().all(|font| font.glyph_id(c) == GlyphId(0))).collect()
+    text.chars().filter(|&c| !is_blank(c) && font_of(&fonts, c).is_none()).collect()
+}
+
+/// Tells characters that leave a gap and no ink.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+/// Returns the first font that can draw a character.
+///
+/// An added font must have its outline. Fonts of colored emoji have only pictures, which would be gaps. Of DejaVu Sans, the
+/// first, all glyphs are right: those without an outline are meant to be invisible.
+fn font_of(fonts: &[FontArc], c: char) -> Option<&FontArc> {
+    let can_draw = |(i, font): &(usize, &FontArc)| {
+        let id = font.glyph_id(c);
+        id != GlyphId(0) && (*i == 0 || is_blank(c) || font.outline(id).is_some())
+    };
+    fonts.iter().enumerate().find(can_draw).map(|(_, font)| font)
 }
 
 /// Scales so that `size` is the em, as in CSS and matplotlib; `ab_glyph` scales by the height of a line.
@@ -93,8 +131,11 @@ fn layout<'f>(fonts: &'f [FontArc], size: f64, text: &str) -> (Vec<Glyph<'f>>, f
     let mut glyphs: Vec<Glyph> = Vec::new();
     let mut x = 0.0;
     for c in text.chars() {
-        // A character that no font has is the box of the first.
-        let font = fonts.iter().find(|font| font.glyph_id(c) != GlyphId(0)).unwrap_or(&fonts[0]);
+        // A character that no font has is the box of the first; a line break or an unknown space is a space.
+        let (font, c) = match font_of(fonts, c) {
+            Some(font) => (font, c),
+            None => (&fonts[0], if is_blank(c) { ' ' } else { c }),
+        };
         let (id, scaled) = (font.glyph_id(c), font.as_scaled(scale(font, size)));
         if let Some(previous) = glyphs.last().filter(|previous| std::ptr::eq(previous.font, font)) {
             x += scaled.kern(previous.id, id);
@@ -135,6 +176,30 @@ mod tests {
         assert_eq!(missing("猫 cat 犬 猫"), "犬猫");
     }
 
+    #[test]
+    fn line_breaks_and_spaces_of_other_scripts_are_gaps_and_not_boxes() {
+        let ink = |text: &str| {
+            let mut dots = Vec::new();
+            rasterize(text, 40.0, |x, y, coverage| dots.push((x, y, coverage)));
+            dots
+        };
+        for gap in ["\n", "\t", "\r", "\u{3000}"] {
+            assert_eq!(ink(&format!("a{gap}b")), ink("a b"), "{gap:?}");
+        }
+    }
+
+    /// A font that has a character, but not its outline, is like those of colored emoji.
+    #[test]
+    fn a_font_with_characters_but_no_outlines_does_not_count() {
+        let sans = FontArc::try_from_slice(dejavu::sans::regular()).unwrap();
+        let invisible = '\u{200d}';
+        assert!(sans.glyph_id(invisible) != GlyphId(0) && sans.outline(sans.glyph_id(invisible)).is_none());
+        let mono = FontArc::try_from_slice(dejavu::sans_mono::regular()).unwrap();
+        assert_eq!(mono.glyph_id(invisible), GlyphId(0));
+        assert!(font_of(&[mono.clone(), sans.clone()], invisible).is_none());
+        assert!(font_of(&[sans, mono], invisible).is_some());
+    }
+
     /// Another font of the same package: it is tried after DejaVu Sans, so nothing else changes.
     #[test]
     fn a_font_is_added_from_its_file_and_other_files_are_refused() {
@@ -158,6 +223,9 @@ mod tests {
         let both = [mono, sans];
         let (glyphs, width) = layout(&both, 20.0, &only_in_sans);
         assert!(std::ptr::eq(glyphs[0].font, &both[1]) && glyphs[0].id != GlyphId(0) && width > 0.0);
+
+        add_font_bytes(dejavu::sans_mono::regular()).unwrap();
+        assert_eq!(fonts().len(), count + 2);
 
         fs::write(&path, "<html>").unwrap();
         let message = add_font(&path).unwrap_err().to_string();
