@@ -16,8 +16,11 @@ def keep(message):
 try:
     client.execute_interactive('println!("{}", 1 + 1);', output_hook=keep)
     client.execute_interactive('println!("begins"); loop { std::thread::yield_now(); }', output_hook=keep)
-    told.clear()
     client.execute_interactive('panic!("the second process");', output_hook=keep)
+    client.execute_interactive('eprintln!("the last line");', output_hook=keep)
+    # The kernel sends stderr in order, but also after it has called the cell finished.
+    while not any("the last line" in text for text in told):
+        keep(client.get_iopub_msg(timeout=60))
 finally:
     client.stop_channels()
     manager.shutdown_kernel()

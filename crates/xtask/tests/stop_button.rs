@@ -1,4 +1,6 @@
-//! The stop button of a real kernel. Long: the kernel is made ready first, which takes minutes where that was never done.
+//! The stop button of a real kernel: a long test.
+
+mod common;
 
 use std::process::Command;
 
@@ -6,15 +8,7 @@ const SESSION: &str = include_str!("stop_button.py");
 
 #[test]
 fn no_panic_shows_a_backtrace_also_after_the_stop_button() {
-    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_none() {
-        eprintln!("left out: set EARLYSTOP_LONG_TESTS=1 to run it");
-        return;
-    }
-    let setup = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("setup").output().unwrap();
-    let said = String::from_utf8_lossy(&setup.stdout);
-    assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
-    let python = said.lines().find_map(|line| line.strip_prefix("Python:")).unwrap().trim();
-
+    let Some(python) = common::python_with_kernel() else { return };
     let mut session = Command::new(python);
     session.args(["-c", SESSION]).env("JUPYTER_PREFER_ENV_PATH", "1").current_dir(std::env::temp_dir());
     let output = session.output().unwrap();

@@ -1,4 +1,6 @@
-//! Two real kernels at once. Long: they are made ready first, which takes minutes where that was never done.
+//! Two real kernels at once: a long test.
+
+mod common;
 
 use std::path::Path;
 use std::process::Command;
@@ -7,15 +9,7 @@ const SESSIONS: &str = include_str!("two_kernels.py");
 
 #[test]
 fn two_kernels_at_once_are_both_warm_and_each_runs_its_own_code() {
-    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_none() {
-        eprintln!("left out: set EARLYSTOP_LONG_TESTS=1 to run it");
-        return;
-    }
-    let setup = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("setup").output().unwrap();
-    let said = String::from_utf8_lossy(&setup.stdout);
-    assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
-    let python = said.lines().find_map(|line| line.strip_prefix("Python:")).unwrap().trim();
-
+    let Some(python) = common::python_with_kernel() else { return };
     let notebooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../notebooks");
     let output = Command::new(python)
         .args(["-c", SESSIONS])
