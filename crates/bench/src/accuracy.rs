@@ -5,7 +5,7 @@ use std::path::Path;
 use earlystop::early_stopping::Rule;
 use earlystop::network::Precision;
 use earlystop::trainer::evaluate;
-use earlystop::{Adam, Mnist, Trainer};
+use earlystop::{Mnist, Optimizer, Trainer};
 use serde::Serialize;
 
 use crate::Result;
@@ -55,7 +55,7 @@ pub(crate) fn run(data: &Path, quick: bool) -> Result<Accuracies> {
 /// Trains the tutorial's network and evaluates it, both in one precision.
 fn train(data: &Mnist, seed: u64, precision: Precision, iterations: u64) -> Result<f64> {
     let network = network(&Size::TUTORIAL, precision, seed)?;
-    let optimizer = Adam::new(&network, 1e-4)?;
+    let optimizer = Optimizer::adam(&network, 1e-4)?;
     let trainer = Trainer::builder(network, optimizer, &data.train, &data.validation);
     let mut trainer = trainer.seed(seed).evaluate_every(iterations).stop_when(Rule::never()).build()?;
     trainer.optimize(iterations, |_| {})?;

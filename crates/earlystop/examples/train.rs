@@ -2,7 +2,7 @@
 //!
 //! Stopped (by Ctrl-C, for example) or killed, and started again, it resumes from its last checkpoint.
 
-use earlystop::{Adam, Mnist, Network, Result, Trainer, stop, tch::Device, trainer::evaluate};
+use earlystop::{Mnist, Network, Optimizer, Result, Trainer, stop, tch::Device, trainer::evaluate};
 
 fn main() -> Result<()> {
     earlystop::keep_freed_memory();
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
         .fully_connected(128, "layer_fc1")
         .softmax_classifier(10)
         .build(Device::Cpu)?;
-    let optimizer = Adam::new(&network, 1e-4)?;
+    let optimizer = Optimizer::adam(&network, 1e-4)?;
     let trainer = Trainer::builder(network, optimizer, &data.train, &data.validation);
     let mut trainer = trainer.patience(1000).checkpoints("checkpoints/train").build()?;
     trainer.resume(|event| println!("{event}"))?;

@@ -24,8 +24,8 @@ pub use error::{Error, Result};
 pub use flowchart::flowchart;
 pub use memory::keep_freed_memory;
 pub use mnist::{Examples, Mnist};
-pub use network::{Network, Precision};
-pub use optimizer::{Adam, Batches};
+pub use network::{Loss, Network, Precision};
+pub use optimizer::{Batches, Optimizer};
 pub use trainer::Trainer;
 pub use {ndarray, tch};
 

@@ -109,7 +109,7 @@ pub fn reset() {
 /// # let examples = |n| earlystop::Examples::new(Array3::zeros((n, 4, 4)), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// # let network = earlystop::Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(tch::Device::Cpu)?;
-/// # let optimizer = earlystop::Adam::new(&network, 1e-2)?;
+/// # let optimizer = earlystop::Optimizer::adam(&network, 1e-2)?;
 /// use std::ops::ControlFlow;
 ///
 /// use earlystop::{Trainer, trainer::Event};

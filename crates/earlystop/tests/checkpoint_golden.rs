@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Savable, Saver, Store, latest_checkpoint};
 use earlystop::early_stopping::Rule;
 use earlystop::ndarray::{Array1, Array3};
-use earlystop::{Adam, Examples, Network, Trainer};
+use earlystop::{Examples, Network, Optimizer, Trainer};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -90,7 +90,7 @@ fn trainer(rule: Rule, folder: &Path) -> Trainer {
     let layers = Network::builder([4, 4, 1]).conv2d(3, 2, "layer_conv1").max_pool(2, 2).flatten();
     let layers = layers.fully_connected(6, "layer_fc1").dropout(0.25).softmax_classifier(4).seed(5);
     let network = layers.build(Device::Cpu).unwrap();
-    let optimizer = Adam::new(&network, 2f64.powi(-6)).unwrap();
+    let optimizer = Optimizer::adam(&network, 2f64.powi(-6)).unwrap();
     let builder = Trainer::builder(network, optimizer, &examples(70, 0), &examples(24, 1000));
     builder.batch_size(16).evaluate_every(10).seed(9).stop_when(rule).checkpoints(folder).build().unwrap()
 }
@@ -212,7 +212,7 @@ fn a_run_is_resumed_and_goes_on() {
             drop(resumed);
 
             let live = trainer(rule.clone(), folder.path()).into_network();
-            let optimizer = Adam::new(&live, 1.0).unwrap();
+            let optimizer = Optimizer::adam(&live, 1.0).unwrap();
             Saver::new().restore(latest_checkpoint(folder.path()).unwrap().unwrap(), &[&live, &optimizer]).unwrap();
             assert_eq!(variables(&live), expected.variables);
             assert!(

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
 use earlystop::trainer::evaluate;
-use earlystop::{Adam, Mnist, Network, Trainer};
+use earlystop::{Mnist, Network, Optimizer, Trainer};
 use tch::{Device, Kind, Tensor};
 
 /// A Python that has numpy: `EARLYSTOP_PYTHON`, or the workspace's environment, or the system's.
@@ -45,7 +45,7 @@ fn numpy_restores_the_network_and_reaches_the_same_accuracy() {
     let layers = Network::builder([28, 28, 1]).conv2d(5, 16, "layer_conv1").max_pool(2, 2);
     let layers = layers.conv2d(5, 36, "layer_conv2").max_pool(2, 2).flatten().fully_connected(128, "layer_fc1");
     let network = layers.softmax_classifier(10).build(Device::Cpu).unwrap();
-    let optimizer = Adam::new(&network, 1e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 1e-3).unwrap();
     let validation = data.validation.slice(0..COUNT).unwrap();
     let mut trainer = Trainer::builder(network, optimizer, &data.train, &validation).build().unwrap();
     trainer.optimize(100, |_| ()).unwrap();

@@ -6,7 +6,7 @@ use earlystop::checkpoint::Savable;
 use earlystop::early_stopping::{Patience, Rule, StopKind};
 use earlystop::ndarray::{Array1, Array3};
 use earlystop::trainer::{Event, TrainerBuilder, evaluate, verify_resume};
-use earlystop::{Adam, Batches, EarlyStopping, Error, Examples, Metadata, Network, Result, Saver, Trainer};
+use earlystop::{Batches, EarlyStopping, Error, Examples, Metadata, Network, Optimizer, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
 
 use common::{bits, builder, examples, history, network};
@@ -26,7 +26,7 @@ fn lines(trainer: &mut Trainer, iterations: u64) -> Vec<String> {
 fn the_trainer_is_the_tutorials_loop_bit_for_bit() -> Result<()> {
     let (train, validation) = (examples(150, 0), examples(60, 1000));
     let mut network = network();
-    let mut optimizer = Adam::new(&network, 3e-3)?;
+    let mut optimizer = Optimizer::adam(&network, 3e-3)?;
     let mut batches = Batches::new(train.len(), 32, 9)?;
     let mut stopping = EarlyStopping::new(40);
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ fn verification_names_what_differs() {
         seed += 1;
         let network = network();
         // The third trainer, which resumes, has another learning rate than its checkpoint: as if that had been forgotten.
-        let optimizer = Adam::new(&network, if seed == 1 { 1e-3 } else { 3e-3 })?;
+        let optimizer = Optimizer::adam(&network, if seed == 1 { 1e-3 } else { 3e-3 })?;
         Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000)).evaluate_every(10).build()
     };
     let error = verify_resume(differing, 10, 20).unwrap_err();
@@ -137,7 +137,7 @@ fn a_stopped_run_says_so_and_does_not_train_on() {
 fn a_loss_that_is_no_number_stops_the_run_at_once() {
     let network = network();
     let _ = network.tensors()[0].tensor.detach().fill_(f64::NAN);
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     let trainer = Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000));
     let report = trainer.build().unwrap().optimize(100, |_| ()).unwrap();
     assert_eq!(report.iterations, 1);
@@ -155,7 +155,7 @@ fn impossible_settings_are_refused() {
     assert_eq!(message, "test set: expected images of 8 x 8 pixels, found 9 x 8");
     let empty = examples(60, 0).slice(0..0).unwrap();
     let network = network();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     let message = refusal(Trainer::builder(network, optimizer, &examples(150, 0), &empty));
     assert_eq!(message, "validation set: expected at least one example, found none");
     let message = refusal(builder().stop_when(Rule::any_of([Rule::patience(1000), Rule::target(99.0)])));
@@ -186,37 +186,36 @@ fn a_patience_shorter_than_the_evaluation_interval_is_refused() {
 
 #[test]
 fn data_and_optimizer_must_fit_the_network_before_the_first_step() {
-    let refusal = |network: Network, optimizer: Adam| {
+    let refusal = |network: Network, optimizer: Optimizer| {
         Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000)).build().unwrap_err().to_string()
     };
     let small = |input, classes| Network::builder(input).flatten().softmax_classifier(classes);
     let build = |input, classes| small(input, classes).build(Device::Cpu).unwrap();
 
     let colour = build([8, 8, 3], 4);
-    let optimizer = Adam::new(&colour, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&colour, 3e-3).unwrap();
     let expected = "training set: expected images with 3 channels, as the network's input has, \
                     found grayscale images, with 1 channel";
     assert_eq!(refusal(colour, optimizer), expected);
 
-    let expected = "optimizer: expected an optimizer made for this network: Adam::new(&network, ..), \
-                    found one for other variables";
-    // As many parameters in other shapes, and other numbers of them.
-    for other in [build([4, 16, 1], 4), build([8, 8, 1], 5)] {
+    let expected = "model: expected the one that the optimizer was made for, found one with other variables";
+    // The same layers, as many parameters in other shapes, and another number of them.
+    for other in [build([8, 8, 1], 4), build([4, 16, 1], 4), build([8, 8, 1], 5)] {
         let wrong = Network::builder([8, 8, 1]).flatten().fully_connected(4, "layer_fc1").softmax_classifier(4);
-        let optimizer = Adam::new(&wrong.build(Device::Cpu).unwrap(), 3e-3).unwrap();
+        let optimizer = Optimizer::adam(&wrong.build(Device::Cpu).unwrap(), 3e-3).unwrap();
         assert_eq!(refusal(other, optimizer), expected);
     }
 
     let frozen = small([8, 8, 1], 4).freeze("softmax_classifier").build(Device::Cpu).unwrap();
-    let optimizer = Adam::new(&frozen, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&frozen, 3e-3).unwrap();
     assert_eq!(refusal(frozen, optimizer), "network: expected at least one layer to train, found that all are frozen");
 
     let three_classes = build([8, 8, 1], 3);
-    let optimizer = Adam::new(&three_classes, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&three_classes, 3e-3).unwrap();
     assert_eq!(refusal(three_classes, optimizer), "training set: expected at most 3 classes, found 4");
     // A class that no training example has is no reason to fail.
     let six_classes = build([8, 8, 1], 6);
-    let optimizer = Adam::new(&six_classes, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&six_classes, 3e-3).unwrap();
     let trainer = Trainer::builder(six_classes, optimizer, &examples(150, 0), &examples(60, 1000));
     trainer.build().unwrap().optimize(5, |_| ()).unwrap();
 }

@@ -13,7 +13,7 @@ use earlystop::early_stopping::{Patience, Rule, StopKind};
 use earlystop::network::Precision;
 use earlystop::tch::Device;
 use earlystop::trainer::{Event, Resume, TrainerBuilder};
-use earlystop::{Adam, Error, Examples, Network, Trainer};
+use earlystop::{Error, Examples, Network, Optimizer, Trainer};
 
 use common::{bits, builder, examples, history, network};
 
@@ -23,7 +23,7 @@ fn with_data(train: &Examples, validation: &Examples) -> TrainerBuilder {
 
 fn with_rate(learning_rate: f64, train: &Examples, validation: &Examples) -> TrainerBuilder {
     let network = network();
-    let optimizer = Adam::new(&network, learning_rate).unwrap();
+    let optimizer = Optimizer::adam(&network, learning_rate).unwrap();
     Trainer::builder(network, optimizer, train, validation).batch_size(32).evaluate_every(10).seed(9)
 }
 
@@ -63,7 +63,7 @@ fn edit_state(path: &Path, edit: impl Fn(&mut serde_json::Value)) {
     let mut state = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
     edit(&mut state);
     let network = network();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     Saver::new().restore(path, &[&network, &optimizer]).unwrap();
     let metadata = Metadata::from([("trainer".to_owned(), state.to_string())]);
     Saver::new().save(path, &[&network, &optimizer], &metadata).unwrap();
@@ -176,7 +176,7 @@ fn other_settings_are_named_and_the_caller_chooses() {
 fn another_network_is_refused_even_with_new_settings() {
     let folder = run_of(10);
     let network = Network::builder([8, 8, 1]).flatten().softmax_classifier(4).build(Device::Cpu).unwrap();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     let trainer = Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000));
     let mut trainer = trainer.checkpoints(folder.path()).build().unwrap();
     assert!(matches!(trainer.resume(|_| ()), Err(Error::SettingsDiffer { .. })));

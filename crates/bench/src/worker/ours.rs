@@ -4,7 +4,7 @@ use earlystop::checkpoint::{Keep, Store};
 use earlystop::network::Precision;
 use earlystop::tch::{Device, Tensor};
 use earlystop::trainer::evaluate;
-use earlystop::{Adam, Batches, Metadata, Mnist, Network};
+use earlystop::{Batches, Metadata, Mnist, Network, Optimizer};
 
 use super::Worker;
 use crate::Result;
@@ -28,7 +28,7 @@ pub(crate) fn network(size: &Size, precision: Precision, seed: u64) -> earlystop
 pub(super) struct Ours {
     data: Mnist,
     network: Network,
-    optimizer: Adam,
+    optimizer: Optimizer,
     batches: Batches,
     iteration: u64,
     store: Store,
@@ -39,7 +39,7 @@ impl Ours {
         earlystop::keep_freed_memory();
         let data = Mnist::load(&settings.data, |_| {})?;
         let network = network(&settings.size, precision, SEED)?;
-        let optimizer = Adam::new(&network, 1e-4)?;
+        let optimizer = Optimizer::adam(&network, 1e-4)?;
         let batches = Batches::new(data.train.len(), settings.size.batch, SEED)?;
         let store = Store::open(&settings.saves)?.keep(Keep::last(2).best(1));
         Ok(Self { data, network, optimizer, batches, iteration: 0, store })

@@ -1,12 +1,13 @@
 //! From a loss back to the variables: through libtorch's graphs, and through the layers that ran on our kernels between them.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::{Kind, TchError, Tensor};
 
+use super::Loss;
+#[cfg(test)]
+use super::Network;
 use super::variables::in_memory_order;
-use super::{Loss, Network};
 use crate::error::{Error, Result, torch};
 use crate::kernels::{ConvPool, Gradients};
 use crate::values::{values, values_mut};
@@ -96,18 +97,47 @@ impl Block {
     }
 }
 
-impl Network {
-    /// Computes the loss's gradient for every variable that is trained and that the loss depends on: its place in the one
-    /// buffer, and a gradient in the same order of memory; in the order of the places.
-    pub(crate) fn gradients(&self, loss: &Loss) -> Result<Vec<(Range<usize>, Tensor)>> {
-        let (value, chains) = loss.parts()?;
-        let expected = "a value computed from this network's variables that are trained";
+/// A variable to compute gradients for.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    /// A leaf of libtorch's graph. Its values lie one after the other in memory.
+    variable: Tensor,
+    /// Its axes, in the order in which memory has them.
+    order: Vec<i64>,
+}
+
+impl Leaf {
+    /// Takes a variable; none if its values do not lie one after the other in memory, in any order of its axes.
+    pub(crate) fn new(variable: Tensor) -> Option<Self> {
+        let strides = variable.stride();
+        let mut order = (0..strides.len() as i64).collect::<Vec<_>>();
+        order.sort_by_key(|&axis| -strides[axis as usize]);
+        let is_dense = variable.permute(&order).is_contiguous();
+        is_dense.then_some(Self { variable, order })
+    }
+
+    pub(crate) fn variable(&self) -> &Tensor {
+        &self.variable
+    }
+
+    /// Shows a tensor of the variable's shape as a row of values in the order in which memory has the variable's.
+    pub(crate) fn flatten(&self, tensor: &Tensor) -> Result<Tensor, TchError> {
+        tensor.f_permute(&self.order)?.f_reshape([-1])
+    }
+}
+
+impl Loss {
+    /// Computes the loss's gradient for every variable that is trained: a row of values in the order in which memory has the
+    /// variable's, or none if the loss does not depend on the variable.
+    pub(crate) fn gradients(&self, leaves: &[&Leaf]) -> Result<Vec<Option<Tensor>>> {
+        let (value, chains) = self.parts()?;
+        let expected = "a value computed from the model's variables that are trained";
         // libtorch would read through a null pointer.
         if !value.requires_grad() {
             return Err(Error::argument("loss", expected, "one without a gradient"));
         }
         // Several of the parts below may lead through the same graph: it is kept until all are done.
-        let mut sums = Sums { keep_graphs: !chains.is_empty(), ..Sums::new(self) };
+        let mut sums = Sums { keep_graphs: !chains.is_empty(), ..Sums::new(leaves) };
         let end = |chain: &Chain| lock(chain).last().map(|block| block.output.shallow_clone());
         let ends = chains.iter().filter_map(end).collect::<Vec<_>>();
         let found = sums.pull_back(value, None, &ends)?;
@@ -130,26 +160,36 @@ impl Network {
                 };
             }
         }
-        match sums.finish() {
-            gradients if gradients.is_empty() => Err(Error::argument("loss", expected, "one of other variables")),
-            gradients => Ok(gradients),
+        if sums.gradients.iter().all(Option::is_none) {
+            return Err(Error::argument("loss", expected, "one of other variables"));
         }
+        Ok(sums.gradients)
     }
 }
 
-/// The gradients of a network's variables, added up over all ways from the loss to them.
+#[cfg(test)]
+impl Network {
+    /// Computes a loss's gradient for the variables that are trained and that the loss depends on, by name.
+    pub(crate) fn gradients(&self, loss: &Loss) -> Result<Vec<(String, Tensor)>> {
+        let trained = self.variables.iter().filter(|(_, variable)| variable.requires_grad());
+        let leaf = |(name, variable): (&str, &Tensor)| Some((name.to_owned(), Leaf::new(variable.shallow_clone())?));
+        let (names, leaves): (Vec<_>, Vec<_>) = trained.filter_map(leaf).unzip();
+        let gradients = loss.gradients(&leaves.iter().collect::<Vec<_>>())?;
+        Ok(names.into_iter().zip(gradients).filter_map(|(name, gradient)| Some((name, gradient?))).collect())
+    }
+}
+
+/// The gradients of variables, added up over all ways from the loss to them.
 struct Sums<'a> {
-    /// Those that are trained: places in the one buffer, and leaves of libtorch's graph.
-    variables: Vec<(Range<usize>, &'a Tensor)>,
+    leaves: &'a [&'a Leaf],
     /// In memory's order; none where no way leads to the variable.
     gradients: Vec<Option<Tensor>>,
     keep_graphs: bool,
 }
 
 impl<'a> Sums<'a> {
-    fn new(network: &'a Network) -> Self {
-        let variables = network.variables.trained().collect::<Vec<_>>();
-        Self { gradients: variables.iter().map(|_| None).collect(), variables, keep_graphs: false }
+    fn new(leaves: &'a [&'a Leaf]) -> Self {
+        Self { leaves, gradients: leaves.iter().map(|_| None).collect(), keep_graphs: false }
     }
 
     /// Goes back through libtorch's graph from a value, whose own gradient is 1 if none is given. Adds what reaches the
@@ -160,7 +200,7 @@ impl<'a> Sums<'a> {
         gradient: Option<&Tensor>,
         outputs: &[Tensor],
     ) -> Result<Vec<Option<Tensor>>> {
-        let leaves = self.variables.iter().map(|(_, variable)| *variable).chain(outputs);
+        let leaves = self.leaves.iter().map(|leaf| &leaf.variable).chain(outputs);
         let leaves = leaves.collect::<Vec<_>>();
         // Whatever the caller does without gradients, this is no part of it.
         let gradients = tch::with_grad(|| match gradient {
@@ -172,23 +212,22 @@ impl<'a> Sums<'a> {
         });
         let gradients = gradients.map_err(torch("computing the gradients"))?;
         let mut gradients = gradients.into_iter().map(|gradient| gradient.defined().then_some(gradient));
-        for (sum, gradient) in self.gradients.iter_mut().zip(&mut gradients) {
+        for ((sum, leaf), gradient) in self.gradients.iter_mut().zip(self.leaves).zip(&mut gradients) {
             if let Some(gradient) = gradient {
-                add_to(sum, dense(in_memory_order(&gradient))?)?;
+                let gradient = if gradient.is_sparse() { gradient.f_to_dense(None, false) } else { Ok(gradient) };
+                let flat = gradient.and_then(|gradient| leaf.flatten(&gradient));
+                add_to(sum, flat.map_err(torch("computing the gradients"))?)?;
             }
         }
         Ok(gradients.collect())
     }
 
-    /// Adds a gradient, in memory's order, to that of a variable. Other networks' variables and frozen ones have none.
+    /// Adds a gradient, in memory's order, to that of a variable. Other models' variables and frozen ones have none.
     fn add(&mut self, variable: &Tensor, gradient: Tensor) -> Result<()> {
-        let index = self.variables.iter().position(|(_, trained)| trained.data_ptr() == variable.data_ptr());
-        index.map_or(Ok(()), |index| add_to(&mut self.gradients[index], gradient))
-    }
-
-    fn finish(self) -> Vec<(Range<usize>, Tensor)> {
-        let places = self.variables.into_iter().map(|(place, _)| place);
-        places.zip(self.gradients).filter_map(|(place, gradient)| Some((place, gradient?))).collect()
+        let index = self.leaves.iter().position(|leaf| leaf.variable.data_ptr() == variable.data_ptr());
+        let Some(index) = index else { return Ok(()) };
+        let flat = gradient.f_reshape([-1]).map_err(torch("computing the gradients"))?;
+        add_to(&mut self.gradients[index], flat)
     }
 }
 

@@ -10,7 +10,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::chain::{Block, Chain};
 use crate::error::{Error, Result};
 
-/// A loss to minimize: one number, from which [`Adam::minimize`](crate::Adam::minimize) computes gradients.
+/// A loss to minimize: one number, from which [`Optimizer::minimize`](crate::Optimizer::minimize) computes gradients.
 ///
 /// [`Network::training_loss`](super::Network::training_loss) returns one. It is not a `Tensor`, because libtorch does not see
 /// the layers that run on this crate's own kernels; a `Loss` remembers them, and so do the results of `+`, `-`, `*` and `/`.
@@ -25,11 +25,11 @@ use crate::error::{Error, Result};
 /// The mean loss of two batches, with weight decay:
 ///
 /// ```
-/// use earlystop::{Adam, Network};
+/// use earlystop::{Optimizer, Network};
 /// use tch::{Device, Kind, Tensor};
 ///
 /// let mut network = Network::builder([2, 2, 1]).flatten().softmax_classifier(2).build(Device::Cpu)?;
-/// let mut optimizer = Adam::new(&network, 0.1)?;
+/// let mut optimizer = Optimizer::adam(&network, 0.1)?;
 /// let images = Tensor::ones([1, 4], (Kind::Float, Device::Cpu));
 /// let labels = Tensor::from_slice(&[1.0f32, 0.0]).view([1, 2]);
 ///

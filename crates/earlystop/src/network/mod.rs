@@ -25,6 +25,8 @@ pub use plan::Shape;
 pub use precision::Precision;
 pub use variables::Variables;
 
+pub(crate) use chain::Leaf;
+
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};
 use plan::Plan;
@@ -165,7 +167,7 @@ impl Network {
 /// Saves and restores the variables.
 impl Savable for Network {
     fn tensors(&self) -> Vec<NamedTensor> {
-        self.variables.named(None, "")
+        self.variables.named()
     }
 }
 

@@ -1,7 +1,5 @@
 //! The named variables of a network, all in one buffer.
 
-use std::ops::Range;
-
 use ndarray::ArrayD;
 use rand::Rng;
 use rand::distributions::Uniform;
@@ -68,8 +66,6 @@ struct Entry {
     spec: VariableSpec,
     /// A leaf of the graph: a view into `flat`.
     view: Tensor,
-    /// Where in `flat` its values lie.
-    place: Range<usize>,
 }
 
 impl Variables {
@@ -77,12 +73,7 @@ impl Variables {
         let count = specs.iter().map(|spec| spec.shape.iter().product::<i64>()).sum::<i64>();
         let flat = Tensor::f_zeros([count], (Kind::Float, device)).map_err(torch("allocating the variables"))?;
         let views = views(&flat, specs.iter().map(|spec| spec.layout.as_slice()))?;
-        let mut end = 0;
-        let entry = |(spec, view): (VariableSpec, Tensor)| {
-            let begin = end;
-            end += view.numel();
-            Entry { view: view.set_requires_grad(spec.trainable), spec, place: begin..end }
-        };
+        let entry = |(spec, view): (VariableSpec, Tensor)| Entry { view: view.set_requires_grad(spec.trainable), spec };
         let entries = specs.into_iter().zip(views).map(entry).collect();
         Ok(Self { flat, entries })
     }
@@ -142,21 +133,14 @@ impl Variables {
         (&values).try_into().map_err(torch(name))
     }
 
-    /// Returns a second buffer of zeros with a view for each variable, laid out as the variables are.
-    pub(crate) fn zeros_like(&self) -> Result<(Tensor, Vec<Tensor>)> {
-        let zeros = self.flat.f_zeros_like().map_err(torch("allocating as much as the variables"))?;
-        let views = views(&zeros, self.entries.iter().map(|entry| entry.spec.layout.as_slice()))?;
-        Ok((zeros, views))
-    }
-
-    /// Names the variables, or other views of their layout, with `prefix` before each variable's name.
-    pub(crate) fn named(&self, views: Option<&[Tensor]>, prefix: &str) -> Vec<NamedTensor> {
-        let name = |(index, entry): (usize, &Entry)| NamedTensor {
-            name: format!("{prefix}{}", entry.spec.name),
-            shape: entry.spec.shape.clone(),
-            tensor: views.map_or(&entry.view, |views| &views[index]).shallow_clone(),
+    /// Names the variables as checkpoints do.
+    pub(super) fn named(&self) -> Vec<NamedTensor> {
+        let named = |Entry { spec, view }: &Entry| NamedTensor {
+            name: spec.name.clone(),
+            shape: spec.shape.clone(),
+            tensor: view.shallow_clone(),
         };
-        self.entries.iter().enumerate().map(name).collect()
+        self.entries.iter().map(named).collect()
     }
 
     /// Returns the view at `index`, as the operations use it.
@@ -165,14 +149,9 @@ impl Variables {
     }
 
     /// Returns the one buffer behind all variables.
+    #[cfg(test)]
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat
-    }
-
-    /// Returns the variables that are trained: each one's place in the one buffer, and its view.
-    pub(crate) fn trained(&self) -> impl Iterator<Item = (Range<usize>, &Tensor)> {
-        let trained = self.entries.iter().filter(|entry| entry.spec.trainable);
-        trained.map(|entry| (entry.place.clone(), &entry.view))
     }
 }
 

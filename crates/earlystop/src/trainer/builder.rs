@@ -13,14 +13,14 @@ use crate::early_stopping::{EarlyStopping, Patience, Rule};
 use crate::error::{Error, Result};
 use crate::mnist::Examples;
 use crate::network::{Network, Precision};
-use crate::optimizer::{Adam, Batches};
+use crate::optimizer::{Batches, Optimizer};
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[derive(Debug)]
 #[must_use = "a builder builds nothing before `build`"]
 pub struct TrainerBuilder {
     network: Network,
-    optimizer: Adam,
+    optimizer: Optimizer,
     train: Examples,
     validation: Examples,
     test: Option<Examples>,
@@ -46,7 +46,7 @@ pub enum FailedSave {
 }
 
 impl TrainerBuilder {
-    pub(super) fn new(network: Network, optimizer: Adam, train: &Examples, validation: &Examples) -> Self {
+    pub(super) fn new(network: Network, optimizer: Optimizer, train: &Examples, validation: &Examples) -> Self {
         Self {
             network,
             optimizer,
@@ -145,6 +145,7 @@ impl TrainerBuilder {
         self.rule.check()?;
         check_patience(&self.rule, self.evaluate_every)?;
         self.optimizer.check(&self.network)?;
+        self.optimizer.expect_trained()?;
         let num_classes = self.network.num_classes();
         let fit = |name: &str, set: Examples| {
             check(name, &set, self.network.description().input, num_classes)?;

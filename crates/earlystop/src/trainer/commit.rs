@@ -196,7 +196,8 @@ impl Trainer {
             settings: Settings {
                 network: self.network.description().clone(),
                 network_seed: self.network.seed(),
-                learning_rate: self.optimizer.learning_rate(),
+                learning_rate: self.optimizer.schedule(),
+                optimizer: self.optimizer.settings(),
                 batch_size: self.batches.batch_size(),
                 order: Order::ShuffledEpochs,
                 seed: self.batches.seed(),

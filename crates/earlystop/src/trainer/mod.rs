@@ -26,7 +26,7 @@ use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, St
 use crate::error::Result;
 use crate::mnist::Examples;
 use crate::network::{Network, Precision};
-use crate::optimizer::{Adam, Batches};
+use crate::optimizer::{Batches, Optimizer};
 use crate::{kernels, stop};
 use best::Best;
 use commit::Commits;
@@ -40,11 +40,11 @@ use state::{Data, Losses};
 /// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// # let folder = tempfile::tempdir().unwrap();
-/// use earlystop::{Adam, Network, Trainer};
+/// use earlystop::{Optimizer, Network, Trainer};
 /// use tch::Device;
 ///
 /// let network = Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(Device::Cpu)?;
-/// let optimizer = Adam::new(&network, 1e-2)?;
+/// let optimizer = Optimizer::adam(&network, 1e-2)?;
 /// let mut trainer = Trainer::builder(network, optimizer, &train, &validation)
 ///     .patience(1000)
 ///     .checkpoints(folder.path())
@@ -57,7 +57,7 @@ use state::{Data, Losses};
 #[derive(Debug)]
 pub struct Trainer {
     network: Network,
-    optimizer: Adam,
+    optimizer: Optimizer,
     train: Examples,
     validation: Examples,
     test: Option<Examples>,
@@ -87,7 +87,7 @@ type Report<'a> = &'a mut dyn FnMut(&Event) -> Option<StopReason>;
 
 impl Trainer {
     /// Begins a trainer; see [`TrainerBuilder`] for its settings.
-    pub fn builder(network: Network, optimizer: Adam, train: &Examples, validation: &Examples) -> TrainerBuilder {
+    pub fn builder(network: Network, optimizer: Optimizer, train: &Examples, validation: &Examples) -> TrainerBuilder {
         TrainerBuilder::new(network, optimizer, train, validation)
     }
 

@@ -83,12 +83,12 @@ impl Trainer {
     /// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
     /// # let (train, validation) = (examples(200), examples(50));
     /// # let folder = tempfile::tempdir().unwrap();
-    /// use earlystop::{Adam, Network, Trainer, trainer::Resume};
+    /// use earlystop::{Optimizer, Network, Trainer, trainer::Resume};
     /// use tch::Device;
     ///
     /// let new_trainer = |learning_rate| {
     ///     let network = Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(Device::Cpu)?;
-    ///     let optimizer = Adam::new(&network, learning_rate)?;
+    ///     let optimizer = Optimizer::adam(&network, learning_rate)?;
     ///     Trainer::builder(network, optimizer, &train, &validation).checkpoints(folder.path()).build()
     /// };
     /// new_trainer(1e-1)?.optimize(300, |event| println!("{event}"))?;

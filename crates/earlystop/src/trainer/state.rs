@@ -11,6 +11,7 @@ use crate::early_stopping::{Rule, SavedStopping};
 use crate::kernels::{self, Processor};
 use crate::mnist::Examples;
 use crate::network::{Description, Precision};
+use crate::optimizer::{self, Schedule};
 
 /// The state of a run besides its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,8 +41,11 @@ pub(super) struct Settings {
     pub(super) network: Description,
     /// The seed of initial values and dropout.
     pub(super) network_seed: u64,
-    /// Adam's learning rate.
-    pub(super) learning_rate: f64,
+    /// The learning rate of each iteration.
+    pub(super) learning_rate: Schedule,
+    /// The optimizer.
+    #[serde(default)]
+    pub(super) optimizer: optimizer::Settings,
     /// Examples in a batch.
     pub(super) batch_size: usize,
     /// How batches are drawn.

@@ -19,13 +19,13 @@ use crate::error::{Error, Result, torch};
 /// # use earlystop::ndarray::{Array1, Array3};
 /// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
-/// use earlystop::{Adam, Network, Trainer, trainer::verify_resume};
+/// use earlystop::{Optimizer, Network, Trainer, trainer::verify_resume};
 /// use tch::Device;
 ///
 /// let new_trainer = || {
 ///     let layers = Network::builder([4, 4, 1]).flatten().fully_connected(20, "layer_fc1").dropout(0.5);
 ///     let network = layers.softmax_classifier(10).build(Device::Cpu)?;
-///     let optimizer = Adam::new(&network, 1e-2)?;
+///     let optimizer = Optimizer::adam(&network, 1e-2)?;
 ///     Trainer::builder(network, optimizer, &train, &validation).evaluate_every(10).build()
 /// };
 /// verify_resume(new_trainer, 33, 65)?;

@@ -4,7 +4,7 @@ use earlystop::early_stopping::Observation;
 use earlystop::ndarray::{Array1, Array3};
 use earlystop::tch::Device;
 use earlystop::trainer::TrainerBuilder;
-use earlystop::{Adam, Examples, Network, Trainer};
+use earlystop::{Examples, Network, Optimizer, Trainer};
 
 /// Images of 8 x 8 pixels in which a bright row tells the class, with noise.
 pub(crate) fn examples(count: usize, seed: usize) -> Examples {
@@ -33,7 +33,7 @@ pub(crate) fn network() -> Network {
 /// A trainer whose epochs, of 150 examples, end within a batch of 32.
 pub(crate) fn builder() -> TrainerBuilder {
     let network = network();
-    let optimizer = Adam::new(&network, 3e-3).unwrap();
+    let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000))
         .batch_size(32)
         .evaluate_every(10)
