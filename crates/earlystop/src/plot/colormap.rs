@@ -11,6 +11,8 @@ pub(super) const FRAME: Color = [70, 70, 70];
 pub(super) const GRID: Color = [228, 228, 228];
 /// Curves in the background.
 pub(super) const FAINT: Color = [165, 175, 190];
+/// Behind curves, where iterations are marked.
+pub(super) const SHADE: Color = [228, 238, 248];
 /// What is said beside the point.
 pub(super) const MUTED: Color = [105, 105, 105];
 /// Values that are not finite.

@@ -2,7 +2,7 @@
 
 use super::axes::{Axes, BELOW, Measure};
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
-use super::colormap::{BLACK, Color, DISTINCT, FAINT};
+use super::colormap::{BLACK, Color, DISTINCT, FAINT, SHADE};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
 use crate::early_stopping::Observation;
@@ -95,7 +95,8 @@ pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
 /// # let (iterations, accuracies) = ([100, 200, 300], [0.85, 0.91, 0.9]);
 /// let figure = earlystop::plot::Curves::new(&iterations)
 ///     .curve("validation set", &accuracies)
-///     .mark(200, "patience of 100 iterations")
+///     .mark(200, "best")
+///     .band(200, 300, "patience of 100 iterations")
 ///     .draw()?;
 /// # Ok::<(), earlystop::Error>(())
 /// ```
@@ -105,6 +106,7 @@ pub struct Curves {
     iterations: Vec<u64>,
     curves: Vec<Curve>,
     marks: Vec<(u64, String)>,
+    bands: Vec<(u64, u64, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -117,7 +119,13 @@ struct Curve {
 impl Curves {
     /// Starts with the iterations at which accuracies were measured.
     pub fn new(iterations: &[u64]) -> Self {
-        Self { measure: Measure::Accuracy, iterations: iterations.to_vec(), curves: Vec::new(), marks: Vec::new() }
+        Self {
+            measure: Measure::Accuracy,
+            iterations: iterations.to_vec(),
+            curves: Vec::new(),
+            marks: Vec::new(),
+            bands: Vec::new(),
+        }
     }
 
     /// Adds a curve: one accuracy 0.0 to 1.0 for each iteration. Where one is not a number, the curve has a gap.
@@ -138,6 +146,12 @@ impl Curves {
         self
     }
 
+    /// Shades the iterations from `begin` to `end`, such as those in which a rule waits. The legend has the label.
+    pub fn band(mut self, begin: u64, end: u64, label: &str) -> Self {
+        self.bands.push((begin, end, label.into()));
+        self
+    }
+
     /// Draws the figure.
     ///
     /// # Errors
@@ -151,7 +165,8 @@ impl Curves {
             }
         }
         let axes = axes(self)?;
-        let labels = || self.curves.iter().map(|curve| &curve.name).chain(self.marks.iter().map(|(_, label)| label));
+        let lines = || self.curves.iter().map(|curve| &curve.name).chain(self.marks.iter().map(|(_, label)| label));
+        let labels = || lines().chain(self.bands.iter().map(|(_, _, label)| label));
         let legend_width = SAMPLE + 8.0 + labels().map(|label| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
         let legend_height = LINE * labels().count() as f64;
         let legend = (axes.plot.right() + 20.0, axes.plot.y);
@@ -159,6 +174,10 @@ impl Curves {
             legend.0 + legend_width + MARGIN,
             (axes.plot.bottom() + BELOW).max(legend.1 + legend_height) + MARGIN,
         );
+        for (begin, end, _) in &self.bands {
+            let (left, right) = (axes.x(*begin), axes.x(*end));
+            canvas.fill(Rect::new(left, axes.plot.y, right - left, axes.plot.bottom() - axes.plot.y), SHADE);
+        }
         axes.draw(&mut canvas, axes.plot.bottom());
 
         let colors: Vec<_> = self.colors().collect();
@@ -183,11 +202,14 @@ impl Curves {
                 }
             }
         }
-        for (i, (label, &color)) in labels().zip(&colors).enumerate() {
+        for (i, label) in labels().enumerate() {
             let (x, y) = (legend.0, legend.1 + (i as f64 + 0.5) * LINE);
-            match self.curves.get(i) {
-                Some(curve) => draw_curve(&mut canvas, &[(x, y), (x + SAMPLE, y)], curve.is_faint, color),
-                None => dashes(&mut canvas, x + SAMPLE / 2.0, y - 7.5, y + 7.5, color),
+            match (self.curves.get(i), colors.get(i)) {
+                (Some(curve), Some(&color)) => {
+                    draw_curve(&mut canvas, &[(x, y), (x + SAMPLE, y)], curve.is_faint, color);
+                }
+                (_, Some(&color)) => dashes(&mut canvas, x + SAMPLE / 2.0, y - 7.5, y + 7.5, color),
+                (_, None) => canvas.fill(Rect::new(x, y - 7.5, SAMPLE, 15.0), SHADE),
             }
             canvas.text(label, (x + SAMPLE + 8.0, y), Align::Left, LABEL_SIZE, BLACK);
         }
@@ -217,7 +239,8 @@ fn axes(curves: &Curves) -> Result<Axes> {
     if values().next().is_none() {
         return Err(Error::argument(curves.plural(), "at least one number", "none"));
     }
-    let iterations = curves.iterations.iter().chain(curves.marks.iter().map(|(iteration, _)| iteration));
+    let marks = curves.marks.iter().map(|(iteration, _)| iteration);
+    let iterations = curves.iterations.iter().chain(marks).chain(curves.bands.iter().map(|(_, end, _)| end));
     let last = iterations.max().map_or(1, |last| *last);
     let (low, high) = match curves.measure {
         Measure::Accuracy => {
@@ -268,6 +291,15 @@ mod tests {
         let curves = Curves::new(&[100, 200]).curve("validation set", &[0.8, 0.9]);
         let curves = (0..20).fold(curves, |curves, i| curves.mark(100 * i, "a rule with a rather long name, and more"));
         assert_margins_are_white(&curves.draw().unwrap());
+    }
+
+    #[test]
+    fn a_band_that_ends_after_the_last_evaluation_fits() {
+        let curves = Curves::new(&[100, 200]).curve("validation set", &[0.8, 0.9]).mark(200, "best");
+        let (without, with) = (curves.draw().unwrap(), curves.band(200, 1200, "patience, to iteration 1,200").draw());
+        let with = with.unwrap();
+        assert_margins_are_white(&with);
+        assert_ne!(without.png(), with.png());
     }
 
     #[test]

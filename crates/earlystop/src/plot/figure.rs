@@ -81,7 +81,7 @@ impl Figure {
 
     /// Shows the figure under the running notebook cell, from anywhere in its code; outside a notebook, does nothing.
     ///
-    /// A cell shows only one figure, the last: put several into one by [`Figure::beside`] or [`Figure::stack`].
+    /// With the published evcxr kernel, a cell shows only one figure, the last; see [`display`].
     pub fn show(&self) {
         display::show_png(&self.png(), self.size().0, &self.alt);
         if !self.missing.is_empty() {
@@ -90,6 +90,11 @@ impl Figure {
                 "Note: no font has {missing}: add one that has them by earlystop::plot::add_font(path)"
             ));
         }
+    }
+
+    /// Shows the figure in place of the one that was shown there before: a curve that grows during a training.
+    pub fn show_in(&self, live: &mut display::Live) {
+        live.show_png(&self.png(), self.size().0, &self.alt);
     }
 
     /// Shows the figure as a notebook cell's last expression: the evcxr kernel calls it.

@@ -15,6 +15,7 @@ mod figure;
 mod filter_grid;
 mod flowchart;
 mod image_grid;
+mod slider;
 mod stopping_rules;
 mod text;
 mod ticks;
@@ -26,6 +27,7 @@ pub use figure::Figure;
 pub use filter_grid::{filter_grid, filter_grid_within, weight_limit};
 pub use flowchart::{FlowKind, FlowLayer, network_flowchart};
 pub use image_grid::image_grid;
+pub use slider::show_slider;
 pub use stopping_rules::stopping_rules;
 pub use text::{add_font, add_font_bytes};
 
