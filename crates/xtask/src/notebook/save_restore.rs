@@ -66,7 +66,7 @@ pub(super) const PROMISES: Promises = Promises {
         r"Confusion Matrix:",
         WEIGHTS,
     ],
-    figures: 13,
+    figures: 8,
     story: check_story,
 };
 
