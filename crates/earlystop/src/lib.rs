@@ -1,4 +1,4 @@
-//! Saving, restoring and early stopping of neural networks on libtorch.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 pub mod checkpoint;
@@ -35,7 +35,3 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const TCH_VERSION: &str = "0.26.0";
 /// The version of libtorch that `tch` wants, and no other.
 pub const LIBTORCH_VERSION: &str = "2.13.0";
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

@@ -46,6 +46,14 @@ fn cargo(
 
 #[cfg(test)]
 mod tests {
+    /// The example is compiled, so the README's copy cannot be outdated.
+    #[test]
+    fn the_readmes_script_is_the_example() {
+        let (_, rest) = include_str!("../../../README.md").split_once("```rust,no_run\n").unwrap();
+        let (script, _) = rest.split_once("```").unwrap();
+        assert!(include_str!("../../earlystop/examples/train.rs").ends_with(script), "{script}");
+    }
+
     /// Tests run by cargo, and so does all that xtask starts.
     #[test]
     fn cargos_configuration_and_conda_keep_threads_from_spinning() {
