@@ -1,6 +1,7 @@
 //! Real crashes: a saving process that is killed, a disk that is full, a file that may not grow.
 #![cfg(unix)]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -15,8 +16,19 @@ use tch::{Device, Kind, Tensor};
 /// Tells the test program, started again as a child, where to save.
 const FOLDER: &str = "CHECKPOINT_CRASH_FOLDER";
 
+/// Tells the child the size above which a state is saved in several files.
+const LIMIT: &str = "CHECKPOINT_CRASH_LIMIT";
+/// A quarter of the state of the kill tests.
+const QUARTER: u64 = 100_000;
+
 fn state(elements: i64, value: f64) -> Vec<NamedTensor> {
     vec![NamedTensor::new("w", Tensor::full([elements], value, (Kind::Float, Device::Cpu)))]
+}
+
+/// Four tensors of a quarter each.
+fn quarters(value: f64) -> Vec<NamedTensor> {
+    let tensor = |name| NamedTensor::new(name, Tensor::full([QUARTER as i64 / 4], value, (Kind::Float, Device::Cpu)));
+    ["a", "b", "c", "d"].map(tensor).into()
 }
 
 fn is_long() -> bool {
@@ -27,21 +39,50 @@ fn is_long() -> bool {
 #[test]
 fn child_that_saves_in_a_loop() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let mut store = Store::open(folder).unwrap().keep(Keep::last(2));
+    let limit = std::env::var(LIMIT).unwrap().parse().unwrap();
+    let mut store = Store::open(folder).unwrap().keep(Keep::last(2)).split_above(limit);
     store.lock().unwrap();
     let found = store.latest_valid().unwrap();
     let first = found.saved.map_or(1, |saved| saved.step + 1);
     for step in first.. {
-        store.save(step, None, &[&state(100_000, step as f64)], &Metadata::new()).unwrap();
+        store.save(step, None, &[&quarters(step as f64)], &Metadata::new()).unwrap();
         // Not by `println!`, which the test runner would keep back.
         writeln!(std::io::stdout().lock(), "saved {step}").unwrap();
     }
 }
 
-fn start_child(folder: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+/// The child of the other kill test: saves to one path on and on, in one file and in several ones in turn.
+#[test]
+fn child_that_saves_to_one_path() {
+    let Some(path) = std::env::var_os("CHECKPOINT_CRASH_PATH") else { return };
+    // Each child counts on from a number that no child before it can have reached.
+    let first: u64 = std::env::var("CHECKPOINT_CRASH_FIRST").unwrap().parse().unwrap();
+    for step in first.. {
+        let limit = [QUARTER, u64::MAX, 2 * QUARTER][step as usize / 2 % 3];
+        Saver::new().split_above(limit).save(&path, &[&quarters(step as f64)], &Metadata::new()).unwrap();
+        writeln!(std::io::stdout().lock(), "saved {step}").unwrap();
+    }
+}
+
+/// The value of all tensors, which must be of one save.
+fn value_in(path: &Path) -> f64 {
+    let restored = quarters(-1.0);
+    Saver::new().restore(path, &[&restored]).unwrap();
+    let value = restored[0].tensor.double_value(&[0]);
+    for (restored, expected) in restored.iter().zip(quarters(value)) {
+        assert_eq!(restored.tensor, expected.tensor);
+    }
+    value
+}
+
+fn start_child(folder: &Path, limit: u64) -> (Child, BufReader<std::process::ChildStdout>) {
+    start("child_that_saves_in_a_loop", &[(FOLDER, folder.as_os_str()), (LIMIT, limit.to_string().as_ref())])
+}
+
+fn start(test: &str, variables: &[(&str, &OsStr)]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_saves_in_a_loop", "--nocapture", "--test-threads=1"])
-        .env(FOLDER, folder)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -68,11 +109,20 @@ fn last_report(output: &mut impl BufRead, until_the_end: bool) -> Option<u64> {
 
 #[test]
 fn no_kill_at_any_instant_loses_a_reported_checkpoint() {
+    kill_stores(u64::MAX);
+}
+
+#[test]
+fn no_kill_at_any_instant_loses_a_reported_checkpoint_in_several_files() {
+    kill_stores(QUARTER);
+}
+
+fn kill_stores(limit: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = rand::rngs::StdRng::from_entropy();
     let mut leftovers = 0;
     for kill in 0..if is_long() { 200 } else { 20 } {
-        let (mut child, mut output) = start_child(dir.path());
+        let (mut child, mut output) = start_child(dir.path(), limit);
         let first = last_report(&mut output, false).expect("the child saves");
         if kill == 0 {
             let error = Store::open(dir.path()).unwrap().lock().unwrap_err();
@@ -90,19 +140,44 @@ fn no_kill_at_any_instant_loses_a_reported_checkpoint() {
         let saved = found.saved.expect("a whole checkpoint is there");
         assert!(found.skipped.is_empty(), "{:?}", found.skipped);
         assert!(saved.step >= reported, "found {}, reported {reported}", saved.step);
-        let restored = state(100_000, -1.0);
-        Saver::new().restore(&saved.path, &[&restored]).unwrap();
-        assert_eq!(restored[0].tensor, state(100_000, saved.step as f64)[0].tensor);
-        let names = fs::read_dir(dir.path()).unwrap();
-        leftovers +=
-            names.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "tmp")).count();
+        assert_eq!(value_in(&saved.path), saved.step as f64);
+        leftovers += usize::from(names_in(dir.path()).iter().any(|name| name.ends_with(".tmp")));
     }
     // Each child cleaned up after the one before; what the last one left, this store does.
     let mut store = Store::open(dir.path()).unwrap();
     store.lock().unwrap();
-    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{names:?}");
+    let names = names_in(dir.path());
+    let files_of_each = if limit == QUARTER { 5 } else { 1 };
+    assert!(names.iter().all(|name| !name.ends_with(".tmp")), "{names:?}");
+    assert_eq!(names.len(), 1 + files_of_each * store.list().unwrap().len(), "{names:?}");
     eprintln!("{leftovers} kills came while a file was being written");
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn no_kill_at_any_instant_mixes_the_files_of_two_saves_to_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("best.safetensors");
+    let mut random = rand::rngs::StdRng::from_entropy();
+    for kill in 0..if is_long() { 200 } else { 20 } {
+        let first = (10_000 * kill + kill % 6).to_string();
+        let variables = [("CHECKPOINT_CRASH_PATH", path.as_os_str()), ("CHECKPOINT_CRASH_FIRST", first.as_ref())];
+        let (mut child, mut output) = start("child_that_saves_to_one_path", &variables);
+        let first = last_report(&mut output, false).expect("the child saves");
+        std::thread::sleep(Duration::from_micros(random.gen_range(0..20_000)));
+        child.kill().unwrap(); // SIGKILL
+        child.wait().unwrap();
+        let reported = last_report(&mut output, true).unwrap_or(first);
+        let value = value_in(&path);
+        assert!(value >= reported as f64, "found {value}, reported {reported}");
+    }
+    for (limit, count) in [(QUARTER, 5), (u64::MAX, 1)] {
+        Saver::new().split_above(limit).save(&path, &[&quarters(1.0)], &Metadata::new()).unwrap();
+        assert_eq!(names_in(dir.path()).len(), count, "{:?}", names_in(dir.path()));
+    }
 }
 
 /// Saves a small checkpoint, fails to save a large one, and saves a small one again.

@@ -94,14 +94,47 @@ fn share(t: &NamedTensor) -> NamedTensor {
     NamedTensor::new(&*t.name, t.tensor.shallow_clone())
 }
 
-#[test]
-fn files_of_pythons_safetensors_are_read() {
-    let Some(python) = python_or_skip() else { return };
+/// A Python that also has the package safetensors, or `None`, with a line that says so.
+fn safetensors_or_skip() -> Option<PathBuf> {
+    let python = python_or_skip()?;
     let has_package = Command::new(&python).args(["-c", "import safetensors"]).output();
     if !has_package.is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: no Python package safetensors");
-        return;
+        return None;
     }
+    Some(python)
+}
+
+#[test]
+fn python_reads_our_several_files_and_we_read_its() {
+    let Some(python) = safetensors_or_skip() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (dir.path().join("ours.safetensors"), dir.path().join("theirs.safetensors"));
+    let state = || {
+        vec![
+            NamedTensor::new("conv.weight", numbers(&[2, 3, 5, 4])),
+            NamedTensor::new("fc.weight", numbers(&[2, 3])),
+            NamedTensor::new("steps", Tensor::from(0i64)),
+        ]
+    };
+    let metadata = Metadata::from([("format".to_owned(), "pt".to_owned())]);
+    Saver::new().split_above(24).save(&ours, &[&state()], &metadata).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint_parts.py");
+    let index = dir.path().join("ours.safetensors.index.json");
+    let output = Command::new(python).arg(script).args([&index, &theirs]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    assert!(!Checkpoint::read(&theirs).unwrap().is_verified());
+    let live = state();
+    assert_eq!(Saver::new().restore(&theirs, &[&live]).unwrap(), metadata);
+    for (live, named) in live.iter().zip(state()) {
+        assert_eq!(live.tensor, named.tensor * 2, "{}", named.name);
+    }
+}
+
+#[test]
+fn files_of_pythons_safetensors_are_read() {
+    let Some(python) = safetensors_or_skip() else { return };
     let dir = tempfile::tempdir().unwrap();
     let ours = dir.path().join("ours.safetensors");
     let state = || {

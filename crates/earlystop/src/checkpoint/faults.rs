@@ -166,6 +166,8 @@ fn a_store_keeps_its_last_checkpoint_whatever_fails() {
     }
 }
 
+mod several;
+
 /// A file system that lacks one operation.
 #[cfg(unix)]
 mod lacking {

@@ -1,15 +1,12 @@
-//! Writes a file so that a crash at any instant leaves the old one or the new one.
+//! What is done to files: the operations that can fail, and reading and writing at a position.
 
-use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Warning;
-use super::format::hex_sha256;
 use crate::{Error, Result};
 
 /// The operations that a save consists of, so that tests can let each of them fail.
@@ -93,9 +90,10 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 
 /// A file that is being written.
 pub(super) struct Output<'a> {
-    files: &'a dyn Files,
-    file: &'a File,
-    path: &'a Path,
+    pub(super) files: &'a dyn Files,
+    pub(super) file: &'a File,
+    /// For messages.
+    pub(super) path: &'a Path,
 }
 
 impl Output<'_> {
@@ -187,58 +185,6 @@ fn start_writing_back(file: &File) {
     let _ = file;
 }
 
-/// Writes a file to `path` by way of a temporary file beside it, and returns what the file system could not guarantee.
-///
-/// If `path` is a symbolic link, the file that it points to is replaced and the link stays. A file that is replaced
-/// passes its mode on.
-///
-/// After an error before the last step the old file is untouched. If only the last step fails, the new file is in place,
-/// but a power failure may still bring the old one back.
-pub(super) fn write_atomically(
-    files: &dyn Files,
-    path: &Path,
-    content: impl FnOnce(&Output<'_>) -> Result<()>,
-) -> Result<Vec<Warning>> {
-    let target = follow_links(path)?;
-    let replaced = fs::metadata(&target).ok().filter(fs::Metadata::is_file);
-    remove_leftovers(files, &target);
-    let (temporary, file) = create_temporary(files, path, &target, replaced.is_some())?;
-    let mut warnings = Vec::new();
-    let written = write_and_move(files, [&temporary, &target], &file, path, replaced, content, &mut warnings);
-    if written.is_err() {
-        // The first error counts; what cannot be deleted now is a leftover for the next save.
-        let _ = files.remove(&temporary);
-    }
-    written?;
-    let synced = sync_folder(files, folder_of(&target));
-    warnings.extend(synced.map_err(io_error(path, "sync its folder to the disk"))?);
-    Ok(warnings)
-}
-
-fn write_and_move(
-    files: &dyn Files,
-    [temporary, target]: [&Path; 2],
-    file: &File,
-    path: &Path,
-    replaced: Option<fs::Metadata>,
-    content: impl FnOnce(&Output<'_>) -> Result<()>,
-    warnings: &mut Vec<Warning>,
-) -> Result<()> {
-    // A lock tells a temporary file in the making from one that a dead process left.
-    let _ = files.lock(file);
-    content(&Output { files, file, path })?;
-    if let Some(error) = replaced.and_then(|replaced| files.copy_permissions(file, &replaced).err()) {
-        warnings.push(Warning::PermissionsChanged { path: path.to_owned(), reason: error.to_string() });
-    }
-    match files.sync(file) {
-        Err(error) if is_unsupported(&error) => {
-            warnings.push(Warning::NotSynced { path: path.to_owned(), reason: error.to_string() });
-        }
-        synced => synced.map_err(io_error(path, "sync its temporary file to the disk"))?,
-    }
-    files.rename(temporary, target).map_err(io_error(path, "move its temporary file into place"))
-}
-
 /// Syncs a folder. Some file systems have no such operation, and a folder that cannot be listed cannot be synced either.
 pub(super) fn sync_folder(files: &dyn Files, folder: &Path) -> io::Result<Option<Warning>> {
     match files.sync_folder(folder) {
@@ -250,7 +196,7 @@ pub(super) fn sync_folder(files: &dyn Files, folder: &Path) -> io::Result<Option
 }
 
 /// Returns the path of the file that a save replaces: the end of a chain of symbolic links. It need not exist.
-fn follow_links(path: &Path) -> Result<PathBuf> {
+pub(super) fn follow_links(path: &Path) -> Result<PathBuf> {
     const MAX_LINKS: usize = 40; // as on Linux
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -263,76 +209,15 @@ fn follow_links(path: &Path) -> Result<PathBuf> {
     Err(io_error(path, "follow its symbolic links")(error))
 }
 
-/// `.NAME.PID-NANOSECONDS.tmp`: no two savers ever share one, and no name comes again. Else one that is just found to be
-/// abandoned could be another saver's when it is deleted.
-fn create_temporary(files: &dyn Files, path: &Path, target: &Path, is_private: bool) -> Result<(PathBuf, File)> {
-    let no_name = || io::Error::new(ErrorKind::InvalidInput, "the path does not end in a file name");
-    let mut prefix = temporary_prefix(target).ok_or_else(no_name).map_err(io_error(path, "save"))?;
-    prefix.push(std::process::id().to_string());
-    loop {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut name = prefix.clone();
-        name.push(format!("-{}.tmp", time.as_nanos()));
-        let temporary = target.with_file_name(name);
-        match files.create(&temporary, is_private) {
-            Ok(file) => return Ok((temporary, file)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_error(path, "create a temporary file beside it")(error)),
-        }
+/// Opens a file for reading, and refuses directories and devices.
+pub(super) fn open_regular(path: &Path) -> Result<File> {
+    // Before the file is opened: opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(io_error(path, "open"))?;
+    if !metadata.is_file() {
+        let problem = "it is a directory or a device, not a file";
+        return Err(io_error(path, "read")(io::Error::new(ErrorKind::InvalidInput, problem)));
     }
-}
-
-/// What the names of temporary files start with. A long name is shortened, so that theirs are not too long.
-fn temporary_prefix(path: &Path) -> Option<OsString> {
-    const MAX_BYTES: usize = 80;
-    let name = path.file_name()?;
-    let mut prefix = OsString::from(".");
-    if name.len() <= MAX_BYTES {
-        prefix.push(name);
-    } else {
-        let start: String = name.to_string_lossy().chars().take(MAX_BYTES / 4).collect();
-        prefix.push(format!("{start}~{}", &hex_sha256(name.as_encoded_bytes())[..16]));
-    }
-    prefix.push(".");
-    Some(prefix)
-}
-
-/// Deletes the temporary files that savers to `path` left behind when they were killed.
-fn remove_leftovers(files: &dyn Files, path: &Path) {
-    let Some(prefix) = temporary_prefix(path) else { return };
-    for temporary in temporaries(folder_of(path), prefix.as_encoded_bytes()) {
-        // A saver locks its file before the first byte, so an empty one may be anybody's.
-        if is_abandoned(files, &temporary) && fs::metadata(&temporary).is_ok_and(|metadata| metadata.len() > 0) {
-            let _ = files.remove(&temporary);
-        }
-    }
-}
-
-/// The files in the folder that [`write_atomically`] may have left there, by what their names start with.
-pub(super) fn temporaries(folder: &Path, prefix: &[u8]) -> Vec<PathBuf> {
-    let is_temporary = |entry: &fs::DirEntry| {
-        let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(prefix) && name.as_encoded_bytes().ends_with(b".tmp")
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(is_temporary).map(|entry| entry.path()).collect()
-}
-
-/// Returns whether nobody writes a temporary file any more.
-pub(super) fn is_abandoned(files: &dyn Files, path: &Path) -> bool {
-    /// Without locks, the age decides. A saver that lives has written to its file since.
-    const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-    let Ok(file) = OpenOptions::new().write(true).open(path) else {
-        return false;
-    };
-    match files.try_lock(&file) {
-        Ok(()) => true,
-        Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-            let modified = file.metadata().and_then(|metadata| metadata.modified());
-            modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > MAX_AGE))
-        }
-        Err(_) => false,
-    }
+    File::open(path).map_err(io_error(path, "open"))
 }
 
 /// Reads at a position until the buffer is full or the file ends. Returns how much it read.

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tch::Kind;
 
 use super::blocks::for_each_block;
+use super::checksum::{hex, hex_sha256};
 use super::files::Output;
 use super::{Metadata, NamedTensor};
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ pub(super) const RESERVED: &str = "checkpoint.";
 /// What a header with a checksum starts with; 64 hexadecimal digits follow.
 pub(super) const SUM_PREFIX: &[u8] = br#"{"__metadata__":{"checkpoint.sha256":""#;
 pub(super) const SUM_DIGITS: Range<usize> = SUM_PREFIX.len()..SUM_PREFIX.len() + 64;
+/// What stands in the place of a checksum while it is computed.
+const NO_SUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 pub(super) const HEADER_SUM: &str = "checkpoint.sha256";
 pub(super) const TENSOR_SUM: &str = "checkpoint.sha256/";
 pub(super) const FORMAT: &str = "checkpoint.format";
@@ -56,7 +59,7 @@ impl Entry {
     }
 
     /// The size in bytes. A header that was read may name impossible ones.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let count = self.shape.iter().fold(1, |count: usize, &size| count.saturating_mul(size));
         count.saturating_mul(self.dtype.bitsize()) / 8
     }
@@ -74,36 +77,34 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Checks everything that can be refused before the disk is touched.
-    ///
-    /// `internal` holds this module's own entries, by their keys without [`RESERVED`].
-    pub(super) fn new(tensors: &'a [NamedTensor], metadata: &Metadata, internal: &[(&str, String)]) -> Result<Self> {
-        if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
-            return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
-        }
-        let mut tensors: Vec<(&NamedTensor, Entry)> =
-            tensors.iter().map(|tensor| Ok((tensor, entry_of(tensor)?))).collect::<Result<_>>()?;
-        tensors.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
-        let mut strings = metadata.clone();
-        strings.insert(FORMAT.to_owned(), "1".to_owned());
-        strings.extend(internal.iter().map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())));
+    /// Plans a file of these tensors, which are in the order of the file, and of metadata without checksums.
+    pub(super) fn new(tensors: Vec<(&'a NamedTensor, Entry)>, strings: Metadata) -> Result<Self> {
         let data_bytes = tensors.iter().map(|(_, entry)| entry.bytes() as u64).sum();
-
         let plan = Plan { tensors, strings, data_bytes };
-        let bytes = plan.header(&vec!["0".repeat(64); plan.tensors.len()]).len() as u64;
-        if bytes > MAX_HEADER_BYTES {
-            let problem = format!("it takes {bytes} bytes, more than the limit of {MAX_HEADER_BYTES}");
-            return Err(state_error("header", problem));
-        }
+        expect_header_size(plan.header(&plan.no_sums()).len())?;
         Ok(plan)
+    }
+
+    /// The size of the file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        8 + self.header(&self.no_sums()).len() as u64 + self.data_bytes
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.tensors.iter().map(|(tensor, _)| tensor.name.as_str())
+    }
+
+    fn no_sums(&self) -> Vec<String> {
+        vec![NO_SUM.to_owned(); self.tensors.len()]
     }
 
     /// Writes the file. The same state always gives the same bytes.
     ///
-    /// The header, whose size is known before, is written last: it holds the checksums of what comes after it.
-    pub(super) fn write(&self, output: &Output<'_>) -> Result<()> {
+    /// The header, whose size is known before, is written last: it holds the checksums of what comes after it. Returns its
+    /// own checksum, which so covers the whole file.
+    pub(super) fn write(&self, output: &Output<'_>) -> Result<String> {
         let start = |header: Vec<u8>| [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-        output.write(&start(self.header(&vec!["0".repeat(64); self.tensors.len()])))?;
+        output.write(&start(self.header(&self.no_sums())))?;
         let mut sums = Vec::with_capacity(self.tensors.len());
         output.write_behind(self.data_bytes, |send| {
             for (NamedTensor { name, tensor, .. }, _) in &self.tensors {
@@ -120,26 +121,77 @@ impl<'a> Plan<'a> {
             }
             Ok(())
         })?;
-        output.rewrite_start(&start(self.header(&sums)))
+        let header = self.header(&sums);
+        let sum = String::from_utf8_lossy(&header[SUM_DIGITS]).into_owned();
+        output.rewrite_start(&start(header))?;
+        Ok(sum)
     }
 
     fn header(&self, sums: &[String]) -> Vec<u8> {
         let mut strings = self.strings.clone();
         let names = self.tensors.iter().map(|(tensor, _)| format!("{TENSOR_SUM}{}", tensor.name));
         strings.extend(names.zip(sums.iter().cloned()));
-        let mut header = unsealed_header(self.tensors.iter().map(|(_, entry)| entry), &strings);
-        let sum = hex_sha256(&header);
-        header[SUM_DIGITS].copy_from_slice(sum.as_bytes());
-        header
+        sealed(unsealed_header(self.tensors.iter().map(|(_, entry)| entry), &strings))
     }
+}
+
+/// Checks everything that can be refused before the disk is touched, and returns the tensors in the order of a file and
+/// its metadata without checksums.
+///
+/// `internal` holds this module's own entries, by their keys without [`RESERVED`].
+pub(super) fn prepare<'a>(
+    tensors: &'a [NamedTensor],
+    metadata: &Metadata,
+    internal: &[(&str, String)],
+) -> Result<(Vec<(&'a NamedTensor, Entry)>, Metadata)> {
+    if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
+        return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
+    }
+    let mut tensors: Vec<(&NamedTensor, Entry)> =
+        tensors.iter().map(|tensor| Ok((tensor, entry_of(tensor)?))).collect::<Result<_>>()?;
+    tensors.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
+    let mut strings = metadata.clone();
+    strings.insert(FORMAT.to_owned(), "1".to_owned());
+    strings.extend(internal.iter().map(|(key, value)| (format!("{RESERVED}{key}"), value.clone())));
+    Ok((tensors, strings))
+}
+
+pub(super) fn expect_header_size(bytes: usize) -> Result<()> {
+    if bytes as u64 <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    let problem = format!("it takes {bytes} bytes, more than the limit of {MAX_HEADER_BYTES}");
+    Err(state_error("header", problem))
+}
+
+/// Puts the checksum into text that starts with [`SUM_PREFIX`] and zeros.
+pub(super) fn sealed(mut text: Vec<u8>) -> Vec<u8> {
+    let sum = hex_sha256(&text);
+    text[SUM_DIGITS].copy_from_slice(sum.as_bytes());
+    text
+}
+
+/// Returns text of metadata that starts with [`SUM_PREFIX`] and zeros. The last brace is missing, so that more can follow.
+pub(super) fn unsealed_start(strings: &Metadata) -> Vec<u8> {
+    let mut text = SUM_PREFIX.to_vec();
+    text.extend(NO_SUM.bytes());
+    // The map's own opening brace gives way to a comma.
+    text.extend(format!("\",{}", &json(strings)[1..]).bytes());
+    text
+}
+
+/// Returns the checksum that stands in a text, and the one that it should be; `None` where no checksum belongs.
+pub(super) fn seal_of(raw: &mut [u8]) -> Option<(String, String)> {
+    (raw.starts_with(SUM_PREFIX) && raw.len() >= SUM_DIGITS.end).then(|| {
+        let expected = String::from_utf8_lossy(&raw[SUM_DIGITS]).into_owned();
+        raw[SUM_DIGITS].fill(b'0');
+        (hex_sha256(raw), expected)
+    })
 }
 
 /// Returns the header of tensors in the order of a file, with zeros in place of its own checksum.
 pub(super) fn unsealed_header<'a>(entries: impl Iterator<Item = &'a Entry>, strings: &Metadata) -> Vec<u8> {
-    let mut header = SUM_PREFIX.to_vec();
-    header.extend([b'0'; 64]);
-    // The map's own opening brace gives way to a comma.
-    header.extend(format!("\",{}", &json(strings)[1..]).bytes());
+    let mut header = unsealed_start(strings);
     let mut start = 0usize;
     for entry in entries {
         let end = start.saturating_add(entry.bytes());
@@ -178,14 +230,6 @@ pub(super) fn torch_error(name: &str) -> impl FnOnce(tch::TchError) -> Error {
     move |source| Error::Torch { context: format!("tensor {name:?}"), source }
 }
 
-fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
+pub(super) fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("strings and numbers always become JSON")
-}
-
-pub(super) fn hex_sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-pub(super) fn hex(sum: &[u8]) -> String {
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }

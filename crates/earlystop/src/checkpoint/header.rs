@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::checksum::hex_sha256;
 use super::files::io_error;
 use super::format::{
-    Entry, FORMAT, HEADER_SUM, KINDS, MAX_HEADER_BYTES, RESERVED, SUM_DIGITS, SUM_PREFIX, TENSOR_SUM, hex_sha256,
-    unsealed_header,
+    Entry, FORMAT, HEADER_SUM, KINDS, MAX_HEADER_BYTES, RESERVED, TENSOR_SUM, seal_of, unsealed_header,
 };
 use super::{CheckpointPart, Metadata, TensorInfo, UnsupportedTensor};
 use crate::{Error, Result};
@@ -123,11 +123,7 @@ impl Header {
     /// Parses the header's JSON; the message of an error says what is wrong with it.
     fn parse(raw: &mut [u8], data_start: u64) -> Result<Self, String> {
         // As this library writes a header. A mismatch is judged below, when the content is known.
-        let sum = (raw.starts_with(SUM_PREFIX) && raw.len() >= SUM_DIGITS.end).then(|| {
-            let expected = String::from_utf8_lossy(&raw[SUM_DIGITS]).into_owned();
-            raw[SUM_DIGITS].fill(b'0');
-            (hex_sha256(raw), expected)
-        });
+        let sum = seal_of(raw);
         let damage = match &sum {
             Some((found, expected)) if found != expected => {
                 Some(format!("damaged: its SHA-256 is {found}, expected {expected:?}"))
@@ -280,8 +276,8 @@ impl<'de> Deserialize<'de> for Entries {
 
 /// An object of strings whose keys may not repeat.
 #[derive(Default)]
-struct UniqueStrings {
-    strings: Metadata,
+pub(super) struct UniqueStrings {
+    pub(super) strings: Metadata,
     /// How often a key is smaller than the one before it. The very first key is left out: this library's own checksum,
     /// which all others follow in ascending order.
     descents: usize,

@@ -215,7 +215,7 @@ fn descriptor(_: &File) -> i32 {
     -1
 }
 
-fn random_token() -> io::Result<String> {
+pub(super) fn random_token() -> io::Result<String> {
     let mut bytes = [0; 16];
     OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

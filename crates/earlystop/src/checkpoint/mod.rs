@@ -1,4 +1,4 @@
-//! Saves and restores named tensors: one state, one file.
+//! Saves and restores named tensors: a state is one file, or several if it is large.
 //!
 //! - [`Saver`] saves to a path and restores from it. Stands in for `tf.train.Saver`.
 //! - [`Store`] keeps several checkpoints in a folder, according to the rules of [`Keep`], and finds the best and the latest
@@ -11,33 +11,24 @@
 //! # File format
 //!
 //! A checkpoint is a [safetensors](https://github.com/huggingface/safetensors#format) file, which Python and others can
-//! open. Tensors are stored in their logical, row-major order (`[out, in, height, width]`, `[out, in]`: PyTorch's shapes),
-//! whatever their layout in memory, as little-endian bytes. The same state always gives the same bytes. Metadata keys that
-//! start with `checkpoint.` belong to the format:
-//!
-//! | key | value |
-//! |---|---|
-//! | `checkpoint.sha256` | SHA-256 of the header (without its 8 bytes of length), computed with 64 zeros in place of this value |
-//! | `checkpoint.sha256/NAME` | SHA-256 of the data of the tensor NAME |
-//! | `checkpoint.format` | `1` |
-//! | `checkpoint.step`, `checkpoint.score`, `checkpoint.commit` | from a [`Store`]: see [`Saved`] |
-//!
-//! The header's checksum covers the tensors' checksums, and these cover all data. So every changed, missing or added byte is
-//! found, and the message names the damaged part.
+//! open. A state of more than 5 GB ([`Saver::split_above`] sets the limit) is stored in several such files with an index, in
+//! the layout of Hugging Face. Checksums in the metadata cover everything: every changed, missing or added byte is found,
+//! and the message names the damaged part. The page `docs/checkpoint-format.md` specifies the format.
 //!
 //! # Files of other programs
 //!
-//! A file without checksums is read too; [`Checkpoint::is_verified`] tells. If another program rewrites a checkpoint and
-//! keeps its metadata, the checksums are compared with the new file: if they match, it is verified; if they do not, it is
-//! read as a file without checksums. [`Saver::convert_floats`] loads half, bfloat16 or double precision into single
-//! precision and the other way round. Tensors whose element type is not supported are [listed](Checkpoint::unsupported) and
-//! do not affect the others.
+//! A file without checksums is read too; [`Checkpoint::is_verified`] tells. If another program rewrites a checkpoint
+//! and keeps its metadata, the checksums are compared with the new file: if they match, it is verified; if they do
+//! not, it is read as a file without checksums. The same holds for states in several files. [`Saver::convert_floats`]
+//! loads half, bfloat16 or double precision into single precision and the other way round. Tensors whose element type
+//! is not supported are [listed](Checkpoint::unsupported) and do not affect the others.
 //!
 //! # Crashes
 //!
-//! A save writes a temporary file beside the path, syncs it to the disk, renames it to the path, and syncs the folder. If
-//! the process is killed, the path holds the old file or the new one. A temporary file (`.NAME.PID-NANOSECONDS.tmp`) may
-//! remain; the next save to the path deletes it. A store deletes old checkpoints only after the new one is on the disk.
+//! A save writes a temporary file beside the path, syncs it to the disk, renames it to the path, and syncs the folder. Of
+//! several files, renaming the index commits all. If the process is killed, the path leads to the old state or to the new
+//! one. Temporary files and parts without an index may remain; the next save to the path deletes them. A store deletes old
+//! checkpoints only after the new one is on the disk.
 //!
 //! Damage is found when a file is used: by a restore, by [`Checkpoint::read`], by [`Store::latest_valid`] and
 //! [`Store::best_valid`], and before a store deletes other files because of it. Opening and locking a store, `list`,
@@ -100,20 +91,28 @@ use std::fmt;
 use tch::{Kind, Tensor};
 
 mod blocks;
+mod checksum;
+mod commit;
+mod data_file;
 #[cfg(test)]
 mod faults;
 mod files;
 mod format;
 mod header;
+mod index;
 mod keep;
+mod layout;
 mod lock;
 mod mismatch;
+mod opened;
+mod parts;
 mod process;
 mod read;
 mod saver;
 mod store;
 mod threads;
 mod warning;
+mod writing;
 
 pub use keep::Keep;
 pub use lock::LockHolder;
@@ -230,6 +229,8 @@ pub enum CheckpointPart {
     File,
     /// The header: the names, kinds, shapes and metadata.
     Header,
+    /// The index of a checkpoint in several files, `….index.json`.
+    Index,
     /// The data of the tensor of this name.
     Tensor(String),
 }
@@ -239,6 +240,7 @@ impl fmt::Display for CheckpointPart {
         match self {
             CheckpointPart::File => write!(f, "file"),
             CheckpointPart::Header => write!(f, "header"),
+            CheckpointPart::Index => write!(f, "index"),
             CheckpointPart::Tensor(name) => write!(f, "tensor {name:?}"),
         }
     }

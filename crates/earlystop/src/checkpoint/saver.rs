@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::for_each_block;
-use super::files::{Disk, Files, write_atomically};
-use super::format::{Plan, state_error, torch_error};
+use super::commit::{self, Committed};
+use super::files::{Disk, Files};
+use super::format::{state_error, torch_error};
 use super::header::HeaderTensor;
 use super::mismatch::compare;
 use super::read::Checkpoint;
@@ -45,6 +46,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Saver {
     files: Arc<dyn Files>,
+    /// The size of a file's data above which a state is split.
+    split_above: u64,
     ignores_extra: bool,
     converts_floats: bool,
 }
@@ -62,11 +65,36 @@ impl Saver {
     }
 
     pub(super) fn with_files(files: Arc<dyn Files>) -> Self {
-        Saver { files, ignores_extra: false, converts_floats: false }
+        Saver { files, split_above: 5_000_000_000, ignores_extra: false, converts_floats: false }
     }
 
     pub(super) fn files(&self) -> &dyn Files {
         &*self.files
+    }
+
+    /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. `u64::MAX` means never.
+    ///
+    /// The size is that of the tensors' data. Each file has at most as much, or a single tensor that is larger. The layout is
+    /// that of Hugging Face: a state that is saved to `model.safetensors` becomes `model.safetensors.index.json`, and beside
+    /// it `model-ID-00001-of-00003.safetensors` and so on, where `ID` is new with every save. Renaming the index commits all
+    /// files as one. To copy or move such a checkpoint, copy or move the index with all its parts.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
+    /// use tch::Tensor;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.safetensors");
+    /// let bias = |name: &str| NamedTensor::new(name, Tensor::from_slice(&[1.0f32, 2.0]));
+    /// let network = vec![bias("layer_fc1.bias"), bias("layer_fc2.bias")];
+    /// Saver::new().split_above(8).save(&path, &[&network], &Metadata::new())?;
+    /// assert!(!path.exists() && path.with_extension("safetensors.index.json").exists());
+    ///
+    /// Saver::new().restore(&path, &[&network])?;
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn split_above(self, bytes: u64) -> Self {
+        Saver { split_above: bytes, ..self }
     }
 
     /// Lets [`restore`](Self::restore) ignore tensors that are only in the file: to use a trained network without its
@@ -103,17 +131,19 @@ impl Saver {
     /// Writes all tensors and the metadata to `path`, replacing what is there, and returns what the file system could not
     /// guarantee: usually nothing.
     ///
-    /// If `path` is a symbolic link, the file that it points to is replaced. A replaced file passes on its mode and, if
+    /// A large state is saved in [several files](Self::split_above), and [`restore`](Self::restore) finds them by the same
+    /// path. If `path` is a symbolic link, the file that it points to is replaced. A replaced file passes on its mode and, if
     /// the system permits, its owner and group.
     ///
     /// # Errors
     ///
     /// [`Error::State`] if two tensors share a name, a kind cannot be stored or a metadata key is reserved;
-    /// [`Error::Torch`] if libtorch does not return the values; [`Error::Io`], naming the step, if the disk does not take
-    /// them. The old file is untouched then. (Except if the last step fails, the sync of the folder: the new file is in
-    /// place, but a power failure may bring the old one back.)
+    /// [`Error::Argument`] if `path` is that of an index (`.index.json`); [`Error::Torch`] if libtorch does not
+    /// return the values; [`Error::Io`], naming the step, if the disk does not take them. The old file is untouched
+    /// then. (Except if the last step fails, the sync of the folder: the new file is in place, but a power failure
+    /// may bring the old one back.)
     pub fn save(&self, path: impl AsRef<Path>, state: &[&dyn Savable], metadata: &Metadata) -> Result<Vec<Warning>> {
-        self.save_with(path.as_ref(), state, metadata, &[])
+        Ok(self.save_with(path.as_ref(), state, metadata, &[])?.warnings)
     }
 
     /// [`save`](Self::save) with entries of this room's own.
@@ -123,10 +153,9 @@ impl Saver {
         state: &[&dyn Savable],
         metadata: &Metadata,
         internal: &[(&str, String)],
-    ) -> Result<Vec<Warning>> {
+    ) -> Result<Committed> {
         let tensors = all_tensors(state)?;
-        let plan = Plan::new(&tensors, metadata, internal)?;
-        write_atomically(&*self.files, path, |output| plan.write(output))
+        commit::save(&*self.files, path, &tensors, metadata, internal, self.split_above)
     }
 
     /// Copies all tensors of a file into those of `state`, and returns the file's metadata: all or nothing.
@@ -182,7 +211,7 @@ impl Saver {
             Ok(TensorInfo { name: name.clone(), kind, shape: shape.clone() })
         };
         let expected: Vec<TensorInfo> = tensors.iter().map(info).collect::<Result<_>>()?;
-        let found = checkpoint.header().tensors.iter().map(|tensor| &tensor.content);
+        let found = checkpoint.tensors().map(|(_, tensor)| &tensor.content);
         Ok(compare(&expected, found, self.converts_floats))
     }
 }
@@ -212,16 +241,17 @@ fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
 fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
     // What libtorch would refuse must be known before the first change.
     tensors.iter().try_for_each(expect_writable)?;
-    let stored: BTreeMap<&str, &HeaderTensor> =
-        checkpoint.header().tensors.iter().map(|tensor| (tensor.content.name(), tensor)).collect();
+    let stored: BTreeMap<&str, (usize, &HeaderTensor)> =
+        checkpoint.tensors().map(|(file, tensor)| (tensor.content.name(), (file, tensor))).collect();
     let jobs = tensors.iter().map(|NamedTensor { name, tensor, .. }| {
-        let found = stored.get(&**name).and_then(|it| Some((it.content.info()?.kind, it.range.start)));
-        let (kind, start) = found.ok_or_else(|| state_error(name, "no tensor of this name was compared".to_owned()))?;
-        Ok(CopyJob { name: name.clone(), live: tensor.shallow_clone(), kind, start })
+        let found = stored.get(&**name).and_then(|(file, it)| Some((*file, it.content.info()?.kind, it.range.start)));
+        let (file, kind, start) =
+            found.ok_or_else(|| state_error(name, "no tensor of this name was compared".to_owned()))?;
+        Ok(CopyJob { name: name.clone(), live: tensor.shallow_clone(), file, kind, start })
     });
     let jobs = Mutex::new(jobs.collect::<Result<Vec<_>>>()?.into_iter());
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-    run_on_threads(checkpoint.header().data_bytes, tensors.len(), || {
+    run_on_threads(checkpoint.data_bytes(), tensors.len(), || {
         let _no_grad = tch::no_grad_guard();
         let mut buffer = Vec::new();
         while let Some(job) = next() {
@@ -236,6 +266,8 @@ fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
 struct CopyJob {
     name: String,
     live: Tensor,
+    /// The place of its file in the checkpoint.
+    file: usize,
     /// The kind in the file.
     kind: Kind,
     /// Where its data begins in the file.
@@ -259,10 +291,10 @@ impl CopyJob {
                 // `live` keeps the memory alive, and no other reference to it exists: the caller of a restore must not use
                 // the tensors meanwhile, and each tensor is restored by one thread.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(block.data_ptr().cast::<u8>(), length) };
-                return checkpoint.read_data(bytes, at);
+                return checkpoint.read_data(self.file, bytes, at);
             }
             buffer.resize(length, 0);
-            checkpoint.read_data(buffer, at)?;
+            checkpoint.read_data(self.file, buffer, at)?;
             let copy = || {
                 let values = Tensor::f_from_data_size(buffer, &block.size(), *kind)?;
                 block.shallow_clone().f_copy_(&values)

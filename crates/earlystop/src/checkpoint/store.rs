@@ -6,20 +6,23 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::files::{Files, folder_of, io_error, is_abandoned, sync_folder, temporaries};
+use super::files::{Files, folder_of, io_error, sync_folder};
 use super::keep::by_score;
+use super::layout::{EXTENSION, base_of, base_of_part, is_index};
 use super::lock::{Lock, State};
+use super::opened::describe;
+use super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
 use super::read::Checkpoint;
 use super::threads::run_on_threads;
+use super::writing::{is_abandoned, temporaries};
 use super::{Keep, Metadata, Savable, Saver, Warning};
 use crate::{Error, Result};
 
 const PREFIX: &str = "step-";
-const EXTENSION: &str = ".safetensors";
 
 /// Keeps checkpoints in a folder: `step-000100.safetensors`, `step-000200.safetensors`, …
 ///
-/// A store keeps no index: it reads everything from the files themselves. So it finds all checkpoints again after a
+/// A store reads everything from the checkpoints themselves. So it finds all checkpoints again after a
 /// restart, in a copy of the folder, and after files were deleted by hand.
 ///
 /// Reading needs neither a lock nor write permission. To save, a store locks the folder until it is dropped or its process
@@ -72,13 +75,15 @@ struct Writer {
     /// Those that this store wrote, or read as a whole.
     checked: BTreeSet<PathBuf>,
     last_commit: u64,
+    /// Whether a part of a deleted checkpoint could not be deleted.
+    has_leftovers: bool,
 }
 
 /// A checkpoint in a folder, as its header describes it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The file.
+    /// The file, or the index of several files.
     pub path: PathBuf,
     /// The training step (iteration) at which it was saved.
     pub step: u64,
@@ -92,9 +97,8 @@ pub struct Saved {
 impl Saved {
     /// Reads the header of a file whose name carries a step.
     fn read(path: PathBuf, step: u64) -> Result<Self, Skipped> {
-        match Checkpoint::open(&path) {
-            Ok(checkpoint) => {
-                let internal = &checkpoint.header().internal;
+        match describe(&path) {
+            Ok(internal) => {
                 let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
                 let score = internal.get("score").and_then(|value| value.parse().ok());
                 let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
@@ -152,6 +156,13 @@ impl Store {
         Store { keep, ..self }
     }
 
+    /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. See [`Saver::split_above`].
+    ///
+    /// Such a checkpoint is listed by the path of its index, `step-000100.safetensors.index.json`.
+    pub fn split_above(self, bytes: u64) -> Self {
+        Store { saver: self.saver.split_above(bytes), ..self }
+    }
+
     #[cfg(test)]
     pub(super) fn with_saver(self, saver: Saver) -> Self {
         Store { saver, ..self }
@@ -189,7 +200,9 @@ impl Store {
                     let _ = fs::remove_file(&temporary);
                 }
             }
-            let mut writer = Writer { lock, saved: Vec::new(), checked: BTreeSet::new(), last_commit: 0 };
+            remove_leftover_parts(files, &self.absolute);
+            let mut writer =
+                Writer { lock, saved: Vec::new(), checked: BTreeSet::new(), last_commit: 0, has_leftovers: false };
             writer.look(&self.absolute)?;
             self.writer = Some(writer);
             self.warn(warnings);
@@ -235,7 +248,10 @@ impl Store {
         let mut internal = vec![("step", step.to_string()), ("commit", new.commit.to_string())];
         internal.extend(score.map(|score| ("score", score.to_string())));
         let warnings = match saver.save_with(&new.path, state, metadata, &internal) {
-            Ok(warnings) => warnings,
+            Ok(committed) => {
+                new.path = committed.path;
+                committed.warnings
+            }
             Err(error) => {
                 // After the failure of the last step the file is in place all the same.
                 writer.look(&folder)?;
@@ -244,14 +260,18 @@ impl Store {
         };
 
         writer.last_commit = commit;
-        writer.saved.retain(|saved| saved.path != new.path);
+        writer.saved.retain(|saved| base_of(&saved.path) != base_of(&new.path));
         writer.saved.push(new.clone());
         writer.checked.insert(new.path.clone());
         let (kept, deleted) = writer.split(&keep);
         writer.saved = kept;
+        if std::mem::take(&mut writer.has_leftovers) {
+            remove_leftover_parts(saver.files(), &folder);
+        }
         for Saved { path, .. } in deleted {
-            match saver.files().remove(&path) {
+            match remove_checkpoint(saver.files(), &path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
+                    writer.has_leftovers = true;
                     writer.look(&folder)?; // the next save tries again
                     return Err(io_error(&path, "delete the old checkpoint (the new one is saved)")(error));
                 }
@@ -283,8 +303,9 @@ impl Store {
         let (folder, saver) = (self.absolute.clone(), self.saver.clone());
         let writer = self.writer()?;
         for (path, _) in files(&folder)? {
-            saver.files().remove(&path).map_err(io_error(&path, "delete"))?;
+            remove_checkpoint(saver.files(), &path).map_err(io_error(&path, "delete"))?;
         }
+        remove_leftover_parts(saver.files(), &folder);
         writer.saved.clear();
         Ok(())
     }
@@ -316,7 +337,7 @@ impl Store {
             return Ok(None);
         }
         let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
-        let moved = later.iter().try_for_each(|path| move_into(saver.files(), &archive, path));
+        let moved = later.iter().try_for_each(|path| move_checkpoint(saver.files(), &archive, path));
         writer.look(&folder)?;
         moved?;
         for changed in [&archive, &folder] {
@@ -411,7 +432,8 @@ impl Writer {
 
     /// Where to save: over the file of the same step, unless that one is better.
     fn path_for(&self, folder: &Path, new: &Saved) -> PathBuf {
-        let is_better = |path: &Path| self.saved.iter().any(|old| old.path == path && old.rank() > new.rank());
+        let is_better =
+            |path: &Path| self.saved.iter().any(|old| base_of(&old.path) == path && old.rank() > new.rank());
         let mut path = folder.join(format!("{PREFIX}{:06}{EXTENSION}", new.step));
         let mut count = 1;
         while is_better(&path) {
@@ -420,6 +442,14 @@ impl Writer {
         }
         path
     }
+}
+
+/// Deletes what killed saves in several files have left. What cannot be deleted stays for the next time.
+fn remove_leftover_parts(files: &dyn Files, folder: &Path) {
+    let parts = parts_in(folder, |stem| stem.starts_with(PREFIX));
+    let bases: BTreeSet<PathBuf> = parts.iter().filter_map(|part| base_of_part(part)).collect();
+    let stale = bases.iter().filter_map(|base| remove_stale_index(files, base).ok()).flatten();
+    let _ = remove_leftovers(files, parts, &stale.collect::<Vec<_>>());
 }
 
 /// Reads all headers: the valid ones by their order of saving, and the others, of which no order is known.
@@ -460,6 +490,8 @@ fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
             files.push((path, step));
         }
     }
+    // Where there is a single file, an index is left over from a save that was killed.
+    files.retain(|(path, _)| !is_index(path) || !base_of(path).exists());
     Ok(files)
 }
 
@@ -487,20 +519,10 @@ fn new_subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Moves a file into a new folder beside it. A relative symbolic link keeps its target.
-fn move_into(files: &dyn Files, archive: &Path, path: &Path) -> Result<()> {
-    let moved = archive.join(path.file_name().unwrap_or_default());
-    #[cfg(unix)]
-    if let Some(target) = fs::read_link(path).ok().filter(|target| target.is_relative()) {
-        let linked = std::os::unix::fs::symlink(Path::new("..").join(target), &moved);
-        return linked.and_then(|()| fs::remove_file(path)).map_err(io_error(path, "move the link to the archive"));
-    }
-    files.rename(path, &moved).map_err(io_error(path, "move to the archive"))
-}
-
 /// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.
 fn step_of(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
+    let base = base_of(path);
+    let name = base.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
     let (step, count) = name.split_once('.').unwrap_or((name, "2"));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     (is_number(step) && is_number(count)).then(|| step.parse().ok())?
