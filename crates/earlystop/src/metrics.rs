@@ -1,13 +1,13 @@
-//! How well a network classifies: accuracy and confusion matrix.
+//! Metrics of classification: accuracy and confusion matrix.
 
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use std::borrow::Borrow;
 use std::fmt;
 
-/// Counts the correct classifications and gives their share: `(accuracy 0.0-1.0, number correct)`.
+/// Computes the accuracy, 0.0 to 1.0, and the number of correct classifications.
 ///
-/// The accuracy of no example at all is NaN.
+/// Without examples, the accuracy is NaN.
 ///
 /// ```
 /// let (accuracy, num_correct) = earlystop::metrics::accuracy(&[true, true, false, true]);
@@ -22,7 +22,7 @@ pub fn accuracy(correct: impl IntoIterator<Item = impl Borrow<bool>>) -> (f64, u
     (num_correct as f64 / f64::from(len), num_correct)
 }
 
-/// Counts how often each class was taken for each: rows are true classes, columns predicted ones.
+/// Computes the confusion matrix: rows are true classes, columns are predicted classes.
 ///
 /// Class numbers may be any integers, in arrays, slices or vectors. Stands in for
 /// `sklearn.metrics.confusion_matrix`.
@@ -76,19 +76,19 @@ fn class_numbers<'a, T: Copy + TryInto<usize> + fmt::Display + 'a>(
     classes.into_iter().enumerate().map(checked).collect()
 }
 
-/// How often each class was taken for each. Prints as numpy prints an integer matrix.
+/// A confusion matrix. Its `Display` is that of an integer matrix in numpy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     counts: Array2<u64>,
 }
 
 impl ConfusionMatrix {
-    /// Gives the counts: `[num_classes, num_classes]`, rows are true classes, columns predicted ones.
+    /// Returns the counts, `[num_classes, num_classes]`: rows are true classes, columns are predicted classes.
     pub fn counts(&self) -> ArrayView2<'_, u64> {
         self.counts.view()
     }
 
-    /// Gives the number of classes.
+    /// Returns the number of classes.
     pub fn num_classes(&self) -> usize {
         self.counts.nrows()
     }

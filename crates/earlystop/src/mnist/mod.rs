@@ -1,4 +1,4 @@
-//! MNIST's images of handwritten digits: reads them, and fetches them if they are absent.
+//! MNIST: reads the images of handwritten digits, and downloads them if they are missing.
 
 mod download;
 mod examples;
@@ -19,9 +19,9 @@ use files::{DOWNLOAD_AGAIN, FASHION_MNIST, MNIST};
 pub const FASHION_CLASSES: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-/// [MNIST](http://yann.lecun.com/exdb/mnist/), or a set of images in its form, split as TensorFlow's tutorials split it.
+/// [MNIST](http://yann.lecun.com/exdb/mnist/), or another data set of the same form, split as in TensorFlow's tutorials.
 ///
-/// All are 28 x 28 pixels and of ten classes, the digits 0 to 9. Training and validation set share one buffer.
+/// Images have 28 × 28 pixels and one of ten classes. Training and validation set share one buffer.
 #[derive(Clone, Debug)]
 pub struct Mnist {
     /// 55,000 examples: the training files without their first 5,000.
@@ -74,7 +74,7 @@ impl Mnist {
     }
 
     /// Loads [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist): as many images of the same size, of ten
-    /// kinds of clothes ([`FASHION_CLASSES`]), which are harder to tell apart.
+    /// kinds of clothes ([`FASHION_CLASSES`]), which are harder to distinguish.
     ///
     /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, the mirrors of its authors, or
     /// by `apt-get` from the Debian package `dataset-fashion-mnist`.
@@ -123,30 +123,30 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
     examples.with_classes_of(labels.display(), 10)
 }
 
-/// What [`Mnist::load`] is doing; its `Display` is one line for the user.
+/// Progress of [`Mnist::load`]. Its `Display` is one line for the user.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum LoadEvent {
-    /// Begins to fetch something.
+    /// A download starts.
     Downloading {
         /// An address, or the name of a package.
         source: String,
-        /// The length in bytes, if the source tells it.
+        /// The length in bytes, if the source reports it.
         bytes: Option<u64>,
     },
-    /// Has fetched another part.
+    /// Another part was downloaded.
     Received {
-        /// What is there so far, in bytes.
+        /// The bytes downloaded so far.
         bytes: u64,
-        /// The length in bytes, if the source tells it.
+        /// The length in bytes, if the source reports it.
         total: Option<u64>,
     },
-    /// Has given up on a source; the next one is tried.
+    /// A source failed. The next one is tried.
     Unavailable {
-        /// The source, and why.
+        /// The source and the reason.
         reason: String,
     },
-    /// Reads a file.
+    /// A file is read.
     Extracting {
         /// The file, below the folder as the caller named it.
         path: PathBuf,

@@ -12,7 +12,7 @@ use crate::kernels::Processor;
 
 /// Collects the layers of a [`Network`], from the image to the classifier.
 ///
-/// Nothing is checked before [`NetworkBuilder::build`], whose error names the layer that does not fit.
+/// [`NetworkBuilder::build`] checks everything; its error names the layer that does not fit.
 #[derive(Debug, Clone)]
 #[must_use = "a builder builds nothing before `build`"]
 pub struct NetworkBuilder {
@@ -42,7 +42,7 @@ impl NetworkBuilder {
         self.layer(MaxPool::new(kernel, stride))
     }
 
-    /// Adds the step from an image to a row of numbers, in the order channel, row, column.
+    /// Flattens an image into a row of numbers, in the order channel, row, column.
     pub fn flatten(self) -> Self {
         self.layer(Layer::Flatten)
     }
@@ -57,7 +57,7 @@ impl NetworkBuilder {
         self.layer(Dropout::new(rate))
     }
 
-    /// Adds the last layer: one output per class, of which a softmax makes probabilities.
+    /// Adds the last layer: one output per class, followed by a softmax.
     pub fn softmax_classifier(self, num_classes: usize) -> Self {
         self.layer(Layer::SoftmaxClassifier { num_classes })
     }
@@ -69,7 +69,7 @@ impl NetworkBuilder {
         self
     }
 
-    /// Sets the activation of all layers that name none; [`Activation::Relu`] unless set.
+    /// Sets the activation of all layers that set none. Default: [`Activation::Relu`].
     ///
     /// Stands in for `pt.defaults_scope(activation_fn=…)`.
     pub fn default_activation(mut self, activation: Activation) -> Self {
@@ -77,31 +77,31 @@ impl NetworkBuilder {
         self
     }
 
-    /// Keeps a layer's variables as they are: the optimizer passes them by, and they can still be restored.
+    /// Freezes a layer: the optimizer does not change its variables. They can still be restored.
     pub fn freeze(mut self, layer_name: &str) -> Self {
         self.description.frozen.push(layer_name.to_owned());
         self
     }
 
-    /// Sets the numbers that the layers compute in; [`Precision::F32`] unless set.
+    /// Sets the compute precision of the layers. Default: [`Precision::F32`].
     pub fn precision(mut self, precision: Precision) -> Self {
         self.description.precision = precision;
         self
     }
 
-    /// Sets the seed of the initial values and of dropout's masks; 0 unless set.
+    /// Sets the seed of the initial values and of the dropout masks. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Makes the network, with its variables initialized: He-normal weights where ReLU follows, Xavier-uniform ones
+    /// Builds the network and initializes its variables: He-normal weights where ReLU follows, Xavier-uniform weights
     /// elsewhere, biases of zero.
     ///
     /// # Errors
     ///
-    /// When a layer does not fit what comes before it; the message names the layer, what it expects and what it found. And
-    /// when a layer to be frozen is not there.
+    /// If a layer does not fit the one before it: the message names the layer, what it expects and what it found. If a layer
+    /// to be frozen does not exist.
     pub fn build(self, device: Device) -> Result<Network> {
         let Self { description, seed } = self;
         let mut plan = plan(description.input, &description.layers, description.default_activation)?;

@@ -1,4 +1,4 @@
-//! The way of a batch through the network: prediction, loss, activations.
+//! Forward passes: prediction, loss, activations.
 
 use ndarray::ArrayD;
 use rand::Rng;
@@ -15,19 +15,19 @@ use crate::random::{Purpose, stream};
 use crate::values::{values, values_mut};
 
 impl Network {
-    /// Computes the probability of each class, `[batch, num_classes]`, without keeping what a gradient would need. Of no
-    /// images, these are no rows.
+    /// Computes the probability of each class, `[batch, num_classes]`, without recording a graph. For an empty batch, the
+    /// result has no rows.
     ///
     /// # Errors
     ///
-    /// When the images' shape is neither `[batch, height, width, channels]` nor flat `[batch, height * width * channels]`.
+    /// If the shape of the images is neither `[batch, height, width, channels]` nor flat `[batch, height * width * channels]`.
     pub fn predict(&self, images: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let logits = self.logits(images)?;
         logits.f_softmax(-1, Kind::Float).map_err(torch("softmax_classifier"))
     }
 
-    /// Computes what the softmax is applied to, `[batch, num_classes]`, without keeping what a gradient would need.
+    /// Computes the logits (the input of the softmax), `[batch, num_classes]`, without recording a graph.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl Network {
         self.logits_in(images, self.description.precision)
     }
 
-    /// Computes the same as [`Network::logits`], in numbers of a precision that is not the network's own.
+    /// Computes [`Network::logits`] in another precision than the network's.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Network {
 
     /// Computes the loss to minimize: the mean cross-entropy between the labels and the predictions.
     ///
-    /// `labels` are one-hot, `[batch, num_classes]`. Dropout's masks are a function of the network's seed and `iteration`.
+    /// `labels` are one-hot, `[batch, num_classes]`. The dropout masks are a function of the network's seed and `iteration`.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl Network {
         Ok(Loss::new(loss.map_err(torch("softmax_classifier"))?, blocks))
     }
 
-    /// Computes what every named layer gives for a batch: its activations, after the max-pooling that follows it, if one does;
-    /// the classifier's are the probabilities.
+    /// Computes the activations of every named layer for a batch, after the max-pooling that follows the layer, if there is one.
+    /// Those of the classifier are the probabilities.
     ///
     /// Images are `[batch, height, width, channels]`, rows `[batch, features]`.
     ///
@@ -100,7 +100,7 @@ impl Network {
         activations.into_iter().map(array).collect()
     }
 
-    /// Runs all operations on a batch; `observe` sees each one's layer and result.
+    /// Runs all operations on a batch. `observe` is called with the layer and the result of each.
     fn run(
         &self,
         images: &Tensor,
@@ -130,7 +130,7 @@ impl Network {
         value.f_to_kind(Kind::Float).map_err(torch("softmax_classifier"))
     }
 
-    /// Runs a kernel of ours; in training, notes what its gradient needs.
+    /// Runs one of our kernels. In training, records what its gradient needs.
     fn convolve_and_pool(
         &self,
         value: &Tensor,
@@ -189,13 +189,13 @@ impl Network {
     }
 }
 
-/// What only a training step has.
+/// What a forward pass needs in training only.
 struct Training<'a> {
     iteration: u64,
     blocks: &'a mut Vec<Block>,
 }
 
-/// Computes an operation by libtorch; `kind` is what convolutions and multiplications compute in.
+/// Runs an operation by libtorch. `kind` is the compute precision of convolutions and matrix products.
 fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<Tensor, TchError> {
     match *op {
         Op::Convolve { weight, stride, pads } => {
@@ -225,7 +225,7 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<T
     }
 }
 
-/// Gives a layer's variables in the numbers that it computes in; gradients find their way back to the variables.
+/// Converts the variables of a layer to the compute precision. Gradients are converted back.
 fn weight_and_bias(variables: &Variables, weight: usize, kind: Kind) -> Result<[Tensor; 2], TchError> {
     let [weight, bias] = [weight, weight + 1].map(|index| variables.view(index).f_to_kind(kind));
     Ok([weight?, bias?])

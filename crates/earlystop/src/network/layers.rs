@@ -1,8 +1,8 @@
-//! The kinds of layers, as plain values: what a reader writes into the builder and what a checkpoint keeps.
+//! The kinds of layers as plain values: arguments of the builder, and part of a checkpoint.
 
 use serde::{Deserialize, Serialize};
 
-/// Names the function that a layer applies to its outputs.
+/// The activation function of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -12,18 +12,18 @@ pub enum Activation {
     Tanh,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// No function: the outputs as they are.
+    /// The identity: no activation.
     Linear,
 }
 
-/// Names what lies beyond an image's border.
+/// How the border of an image is padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// As much border as gives `ceil(size / stride)` outputs; where it is odd, the larger part lies below and to the
-    /// right, as in TensorFlow.
+    /// Pads with zeros so that there are `ceil(size / stride)` outputs. If the padding is odd, the larger part is below and
+    /// to the right, as in TensorFlow.
     Same,
-    /// No border: the kernel stays inside the image.
+    /// No padding: the kernel stays inside the image.
     Valid,
 }
 
@@ -63,7 +63,7 @@ impl Conv2d {
         self
     }
 
-    /// Sets the activation, whatever the network's default is.
+    /// Sets the activation of this layer.
     pub fn activation(mut self, activation: Activation) -> Self {
         self.activation = Some(activation);
         self
@@ -91,7 +91,7 @@ impl MaxPool {
     }
 }
 
-/// Describes a layer in which every output sees every input.
+/// Describes a fully-connected layer: every output depends on every input.
 ///
 /// # Shapes
 ///
@@ -110,7 +110,7 @@ impl FullyConnected {
         Self { name: name.into(), size, activation: None }
     }
 
-    /// Sets the activation, whatever the network's default is.
+    /// Sets the activation of this layer.
     pub fn activation(mut self, activation: Activation) -> Self {
         self.activation = Some(activation);
         self
@@ -141,13 +141,13 @@ pub enum Layer {
     Conv2d(Conv2d),
     /// A max-pooling.
     MaxPool(MaxPool),
-    /// An image as one row of numbers.
+    /// Flattening of an image into one row of numbers.
     Flatten,
     /// A fully-connected layer.
     FullyConnected(FullyConnected),
     /// Dropout.
     Dropout(Dropout),
-    /// The last layer: a fully-connected one, whose outputs go through a softmax.
+    /// The last layer: fully connected, followed by a softmax.
     SoftmaxClassifier {
         /// The number of classes.
         num_classes: usize,
@@ -155,7 +155,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// Returns the name that a layer with variables goes by.
+    /// Returns the name of a layer with variables.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Conv2d(layer) => Some(&layer.name),
@@ -165,7 +165,7 @@ impl Layer {
         }
     }
 
-    /// Returns the layer's kind, as the builder's method for it is called.
+    /// Returns the kind of the layer: the name of the builder's method for it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Conv2d(_) => "conv2d",

@@ -31,19 +31,19 @@ use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};
 use plan::Plan;
 
-/// Tells all that makes a network what it is, but for its values.
+/// Describes a network completely, except for the values of its variables.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// `[height, width, channels]` of the images.
     pub input: [usize; 3],
-    /// The activation of the layers that name none.
+    /// The activation of layers that set none.
     pub default_activation: Activation,
-    /// The layers in their order.
+    /// The layers, in order.
     pub layers: Vec<Layer>,
-    /// The names of the layers whose variables stay as they are.
+    /// The names of the frozen layers.
     #[serde(default)]
     pub frozen: Vec<String>,
-    /// The numbers that the layers compute in.
+    /// The compute precision.
     #[serde(default)]
     pub precision: Precision,
 }
@@ -59,10 +59,12 @@ impl Description {
     }
 }
 
-/// Holds a network that classifies images.
+/// A network that classifies images.
 ///
-/// Images go in as `[batch, height, width, channels]` or flat as `[batch, height * width * channels]`, pixels 0.0 to 1.0;
-/// what comes out has one column per class, `[batch, num_classes]`.
+/// # Shapes
+///
+/// - input: images `[batch, height, width, channels]`, or flat `[batch, height * width * channels]`, pixels 0.0 to 1.0
+/// - output: `[batch, num_classes]`
 ///
 /// ```
 /// use earlystop::Network;
@@ -93,25 +95,25 @@ pub struct Network {
 }
 
 impl Network {
-    /// Begins a network for images of `[height, width, channels]`.
+    /// Starts a network for images of `[height, width, channels]`.
     pub fn builder(input: [usize; 3]) -> NetworkBuilder {
         NetworkBuilder::new(input)
     }
 
-    /// Gives all variables new random values, other ones each time.
+    /// Initializes all variables with new random values, different ones at each call.
     ///
-    /// The values are a function of the network's seed and of how often they were drawn before. Stands in for
+    /// The values are a function of the network's seed and of the number of earlier calls. Stands in for
     /// `session.run(tf.global_variables_initializer())`.
     ///
     /// # Errors
     ///
-    /// When libtorch runs out of memory.
+    /// If libtorch runs out of memory.
     pub fn init_variables(&mut self) -> Result<()> {
         self.draws += 1;
         self.variables.initialize(self.seed, self.draws)
     }
 
-    /// Returns what the network is made of.
+    /// Returns the description of the network.
     pub fn description(&self) -> &Description {
         &self.description
     }
@@ -121,12 +123,12 @@ impl Network {
         &self.variables
     }
 
-    /// Returns where the variables live and the operations run.
+    /// Returns the device of the variables and operations.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Returns the seed of the initial values and of dropout's masks.
+    /// Returns the seed of the initial values and of the dropout masks.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -136,7 +138,7 @@ impl Network {
         self.plan.outputs.last().map_or(0, |output| output.sizes()[0])
     }
 
-    /// Returns the number of values in all variables together.
+    /// Returns the number of parameters: the values of all variables together.
     pub fn num_parameters(&self) -> usize {
         self.variables.num_parameters()
     }
@@ -146,13 +148,13 @@ impl Network {
         self.description.layers.iter().zip(self.plan.outputs.iter().copied())
     }
 
-    /// Copies out the weights of a convolutional layer as `[height, width, channels_in, channels_out]`.
+    /// Copies the weights of a convolutional layer into an array `[height, width, channels_in, channels_out]`.
     ///
     /// Stands in for `session.run(get_weights_variable(layer_name))`; see [`Variables::values`] for the other variables.
     ///
     /// # Errors
     ///
-    /// When no layer has the name, or when it is not a convolutional one.
+    /// If no layer has the name, or it is not a convolutional layer.
     pub fn weights(&self, layer_name: &str) -> Result<Array4<f32>> {
         let layer = self.description.layer(layer_name)?;
         let weights: ArrayD<f32> = self.variables.values(&format!("{layer_name}.weight"))?;

@@ -10,21 +10,21 @@ use crate::kernels::{ConvPool, Processor};
 /// The largest number of values in a layer's output or in a variable; beyond it a size is taken for a mistake.
 const LARGEST: usize = 1 << 40;
 
-/// Describes what one example is between two layers.
+/// The shape of one example between two layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// An image `[height, width, channels]`.
     Image {
-        /// Pixels from top to bottom.
+        /// The height in pixels.
         height: usize,
-        /// Pixels from left to right.
+        /// The width in pixels.
         width: usize,
-        /// Values per pixel.
+        /// The number of channels.
         channels: usize,
     },
     /// A row of numbers `[size]`.
     Features {
-        /// How many numbers.
+        /// The number of values.
         size: usize,
         /// `[height, width, channels]` of the image that was flattened, directly before this shape.
         flattened: Option<[usize; 3]>,
@@ -32,7 +32,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Returns the sizes along the axes, without the batch.
+    /// Returns the sizes of the axes, without the batch.
     pub fn sizes(&self) -> Vec<usize> {
         match *self {
             Self::Image { height, width, channels } => vec![height, width, channels],

@@ -1,20 +1,19 @@
-//! In what numbers a network computes.
+//! The compute precision of a network.
 
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-/// Names the numbers that convolutions and fully-connected layers compute in.
+/// The compute precision of convolutions and fully-connected layers.
 ///
-/// Variables, gradients and moments, logits, loss and probabilities are 32-bit floats in any case, so that checkpoints are
-/// the same files.
+/// Variables, gradients, moments, logits, loss and probabilities are always `f32`, so checkpoints do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats with the range of 32-bit ones and 8 bits of precision (bfloat16): faster where the processor has
-    /// instructions for them. Convolutions that 32-bit floats compute as fast, by minimal filtering, stay in these.
+    /// bfloat16: the range of `f32` with 8 bits of precision. Faster if the processor has instructions for it. Convolutions
+    /// that are as fast in `f32`, by minimal filtering, stay in `f32`.
     Bf16,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Network;
 
-/// Prints a line per layer: name, kind, shape of the output, number of parameters.
+/// A table with one line per layer: name, kind, shape of the output, number of parameters.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.layers().map(|(layer, output)| {

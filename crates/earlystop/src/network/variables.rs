@@ -51,10 +51,10 @@ pub(super) struct VariableSpec {
     pub(super) trainable: bool,
 }
 
-/// Holds a network's variables: one flat buffer, and a view into it for each name.
+/// The variables of a network: one flat buffer, and a view into it for each name.
 ///
-/// Views with four axes `[out, in, height, width]` lie in memory as `[out, height, width, in]` (channels-last), which the
-/// convolutions of oneDNN prefer. Files and arrays always show the logical order.
+/// Views with four axes `[out, in, height, width]` are channels-last in memory (`[out, height, width, in]`), the layout for
+/// which oneDNN's convolutions are fastest. Files and arrays always have the logical order.
 #[derive(Debug)]
 pub struct Variables {
     flat: Tensor,
@@ -90,12 +90,12 @@ impl Variables {
         Ok(())
     }
 
-    /// Returns the number of values in all variables together.
+    /// Returns the number of parameters: the values of all variables together.
     pub fn num_parameters(&self) -> usize {
         self.flat.numel()
     }
 
-    /// Says whether all values are numbers: neither infinite nor NaN.
+    /// Returns whether all values are finite: neither infinite nor NaN.
     pub fn are_finite(&self) -> bool {
         self.flat.isfinite().all().int64_value(&[]) == 1
     }
@@ -105,10 +105,10 @@ impl Variables {
         self.entries.iter().map(|entry| entry.spec.name.as_str())
     }
 
-    /// Returns each variable's name and tensor, in the order of the layers: what a weight penalty is computed from.
+    /// Iterates over the name and the tensor of each variable, in the order of the layers. Use it for a weight penalty.
     ///
-    /// Gradients of what is computed from the tensors reach the variables, if their layer is not frozen. A fully-connected
-    /// weight behind an image has the axes `[out, channels, height, width]`, all others those of [`Variables::values`].
+    /// The tensors of layers that are not frozen require gradients. The weight of a fully-connected layer after an image has
+    /// the axes `[out, channels, height, width]`. All others have those of [`Variables::values`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|entry| (entry.spec.name.as_str(), &entry.view))
     }
@@ -118,11 +118,11 @@ impl Variables {
         self.entries.iter().find(|entry| entry.spec.name == name).map_or(0, |entry| entry.view.numel())
     }
 
-    /// Copies a variable's values out, in logical order: `[out, in, height, width]`, `[out, in]` or `[out]`.
+    /// Copies the values of a variable into an array, in logical order: `[out, in, height, width]`, `[out, in]` or `[out]`.
     ///
     /// # Errors
     ///
-    /// When no variable has the name.
+    /// If no variable has the name.
     pub fn values(&self, name: &str) -> Result<ArrayD<f32>> {
         let entry = self.entries.iter().find(|entry| entry.spec.name == name).ok_or_else(|| Error::UnknownName {
             what: "variable",

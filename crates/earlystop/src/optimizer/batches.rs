@@ -5,11 +5,11 @@ use rand::seq::SliceRandom;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, stream};
 
-/// Draws the batches of examples: without replacement within an epoch, each epoch in an order of its own.
+/// Chooses the examples of each batch: every epoch is a new random order of all examples, without replacement.
 ///
-/// Where the batch size does not divide the number of examples, the remainder of an epoch and the start of the next one share
-/// a batch. Which examples iteration `i` sees depends on the seed and `i` alone, so nothing needs saving for a later run to go
-/// on with the very same batches. Stands in for `data.train.next_batch(batch_size)`.
+/// If the batch size does not divide the number of examples, one batch contains the end of an epoch and the start of the next.
+/// The examples of an iteration are a function of the seed and its number, so a resumed run continues with the same batches
+/// although nothing about them was saved. Stands in for `data.train.next_batch(batch_size)`.
 ///
 /// ```
 /// use earlystop::Batches;
@@ -35,7 +35,7 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// When there is no example, or the batch size is not 1 to `num_examples`.
+    /// If there is no example, or the batch size is not 1 to `num_examples`.
     pub fn new(num_examples: usize, batch_size: usize, seed: u64) -> Result<Self> {
         if !(1..=num_examples).contains(&batch_size) {
             let expected = format!("1 to the number of training examples, {num_examples}");
@@ -54,7 +54,7 @@ impl Batches {
         self.seed
     }
 
-    /// Returns the indices of the examples of an iteration's batch; the first iteration is 1, as the tutorial counts.
+    /// Returns the indices of the examples in the batch of an iteration. The first iteration is 1.
     pub fn indices(&mut self, iteration: u64) -> Vec<usize> {
         let size = self.num_examples as u128;
         let begin = u128::from(iteration.saturating_sub(1)) * self.batch_size as u128;

@@ -1,4 +1,4 @@
-//! How well a network classifies a set of examples.
+//! Evaluation of a network on a set of examples.
 
 use ndarray::s;
 use tch::{Kind, Tensor};
@@ -11,19 +11,19 @@ use crate::network::{Network, Precision};
 /// How many images are classified at once, which bounds the memory; libtorch is fastest here too.
 const BATCH_SIZE: usize = 256;
 
-/// What a network says about a set of examples.
+/// The result of evaluating a network on a set of examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// For each example, the class that was found most probable.
+    /// The predicted class of each example.
     pub cls_pred: Vec<usize>,
-    /// For each example, whether that is its class.
+    /// Whether the prediction is correct, for each example.
     pub correct: Vec<bool>,
     /// The mean cross-entropy.
     pub loss: f64,
 }
 
 impl Evaluation {
-    /// Returns the part of the examples that is classified correctly, 0.0 to 1.0.
+    /// Returns the accuracy, 0.0 to 1.0.
     pub fn accuracy(&self) -> f64 {
         metrics::accuracy(&self.correct).0
     }
@@ -33,12 +33,12 @@ impl Evaluation {
 ///
 /// # Errors
 ///
-/// When the images do not have the network's size, or a label is beyond its classes.
+/// If the images do not have the network's input size, or there are more classes than the network has.
 pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
     evaluate_in(network, examples, network.description().precision)
 }
 
-/// Classifies all examples as [`evaluate`] does, in a precision that is not the network's own.
+/// Classifies all examples like [`evaluate`], in another precision than the network's.
 ///
 /// # Errors
 ///
