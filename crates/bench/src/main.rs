@@ -3,6 +3,7 @@
 mod accuracy;
 mod contestant;
 mod figure;
+mod growth;
 mod job;
 mod machine;
 mod player;
@@ -23,13 +24,14 @@ use report::Report;
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--data FOLDER] [--out FOLDER]
+Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--no-growth] [--data FOLDER] [--out FOLDER]
 
     --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
     --rounds N        rounds that count; one more warms up each fresh set of processes
     --no-scaling      leaves out the batch sizes, widths and threads
     --no-accuracy     leaves out the training in both precisions
+    --no-growth       leaves out the costs of long runs
     --data FOLDER     MNIST's files; data/MNIST unless named
     --out FOLDER      where table, numbers and figure go; target/bench unless named";
 
@@ -40,6 +42,7 @@ struct Options {
     rounds: Option<usize>,
     scaling: bool,
     accuracy: bool,
+    growth: bool,
     data: PathBuf,
     out: PathBuf,
 }
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         rounds: None,
         scaling: true,
         accuracy: true,
+        growth: true,
         data: "data/MNIST".into(),
         out: "target/bench".into(),
     };
@@ -63,6 +67,7 @@ fn main() -> Result<()> {
             lexopt::Arg::Long("rounds") => options.rounds = Some(args.value()?.parse()?),
             lexopt::Arg::Long("no-scaling") => options.scaling = false,
             lexopt::Arg::Long("no-accuracy") => options.accuracy = false,
+            lexopt::Arg::Long("no-growth") => options.growth = false,
             lexopt::Arg::Long("data") => options.data = args.value()?.into(),
             lexopt::Arg::Long("out") => options.out = args.value()?.into(),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
@@ -95,7 +100,11 @@ fn drive(options: &Options) -> Result<()> {
         true => Some(accuracy::run(&options.data, options.quick)?),
         false => None,
     };
-    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling, accuracies };
+    let growth = match options.growth {
+        true => Some(growth::run(&options.out, options.quick)?),
+        false => None,
+    };
+    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling, accuracies, growth };
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())

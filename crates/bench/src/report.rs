@@ -10,6 +10,7 @@ use crate::Result;
 use crate::accuracy::Accuracies;
 use crate::contestant::YARDSTICK;
 use crate::figure;
+use crate::growth::Length;
 use crate::machine::Machine;
 use crate::race::{Lengths, Standing, Times};
 use crate::scaling::Row;
@@ -25,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) standings: Vec<Standing>,
     pub(crate) scaling: Option<Vec<Row>>,
     pub(crate) accuracies: Option<Accuracies>,
+    pub(crate) growth: Option<Vec<Length>>,
 }
 
 impl Report {
@@ -59,6 +61,9 @@ impl Report {
         }
         if let Some(accuracies) = &self.accuracies {
             let _ = write!(text, "\n{}", accuracy_text(accuracies));
+        }
+        if let Some(lengths) = &self.growth {
+            let _ = write!(text, "\n{}", growth_text(lengths));
         }
         text
     }
@@ -153,6 +158,7 @@ impl Report {
             "contestants": self.standings.iter().map(contestant).collect::<Vec<_>>(),
             "scaling": self.scaling,
             "accuracy": self.accuracies,
+            "growth": self.growth,
         })
     }
 }
@@ -256,6 +262,36 @@ fn accuracy_text(accuracies: &Accuracies) -> String {
         100.0 * error
     ));
     format!("## Accuracy of bfloat16\n\n{what}\n{}", table(&["seed", "f32", "bf16", "gain"], cells))
+}
+
+fn growth_text(lengths: &[Length]) -> String {
+    let what = wrapped(
+        "What a run costs after more and more evaluations: all evaluations of the tutorial's patience together, one evaluation of \
+         the noise-aware rule on 5,000 images, one commit of a small network (a call of the trainer with an iteration, an \
+         evaluation, a line of the history and a checkpoint, with fsync), the size of that checkpoint, and resuming with the whole \
+         history. Patience and resuming take time for each evaluation; the others must not grow.",
+    );
+    let mut head = vec!["evaluations".to_owned()];
+    head.extend(lengths.iter().map(|length| length.evaluations.to_string()));
+    head.push("last / first".to_owned());
+    let head: Vec<_> = head.iter().map(String::as_str).collect();
+    let row = |name: &str, factor: f64, value: fn(&Length) -> f64| {
+        let mut cells = vec![name.to_owned()];
+        cells.extend(lengths.iter().map(|length| digits(factor * value(length))));
+        cells.push(match lengths {
+            [first, .., last] => format!("{:.2}×", value(last) / value(first)),
+            _ => "–".to_owned(),
+        });
+        cells
+    };
+    let rows = [
+        row("patience, all, ms", 1e3, |length| length.patience),
+        row("noise-aware, one, µs", 1e6, |length| length.noise_aware),
+        row("a commit, ms", 1e3, |length| length.commit),
+        row("a checkpoint, kB", 1e-3, |length| length.checkpoint_bytes as f64),
+        row("resuming, ms", 1e3, |length| length.resume),
+    ];
+    format!("## Long runs\n\n{what}\n{}", table(&head, rows.into_iter()))
 }
 
 /// Writes a difference of two parts in percentage points.

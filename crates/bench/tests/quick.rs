@@ -18,9 +18,13 @@ fn the_quick_form_writes_table_numbers_and_figure() {
 
     let table = std::fs::read_to_string(out.path().join("benchmark.md")).unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), table.trim());
-    for expected in
-        ["| **earlystop** |", "| **earlystop, bf16** |", "| the tutorial's |", "| seed | f32 | bf16 | gain |"]
-    {
+    for expected in [
+        "| **earlystop** |",
+        "| **earlystop, bf16** |",
+        "| the tutorial's |",
+        "| seed | f32 | bf16 | gain |",
+        "| a commit, ms |",
+    ] {
         assert!(table.contains(expected), "{expected} is not in {table}");
     }
     let numbers = std::fs::read(out.path().join("benchmark.json")).unwrap();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Savable, Saver, Store, latest_checkpoint};
 use earlystop::early_stopping::Rule;
 use earlystop::ndarray::{Array1, Array3};
+use earlystop::trainer::Resume;
 use earlystop::{Examples, Network, Optimizer, Trainer};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -102,7 +103,8 @@ fn trainer(rule: Rule, folder: &Path) -> Trainer {
     let network = layers.build(Device::Cpu).unwrap();
     let optimizer = Optimizer::adam(&network, 2f64.powi(-6)).unwrap();
     let builder = Trainer::builder(network, optimizer, &examples(70, 0), &examples(24, 1000));
-    builder.batch_size(16).evaluate_every(10).seed(9).stop_when(rule).checkpoints(folder).build().unwrap()
+    let builder = builder.batch_size(16).evaluate_every(10).seed(9).record_mistakes(true);
+    builder.stop_when(rule).checkpoints(folder).build().unwrap()
 }
 
 fn variables(network: &Network) -> BTreeMap<String, Vec<u32>> {
@@ -113,7 +115,7 @@ fn variables(network: &Network) -> BTreeMap<String, Vec<u32>> {
 /// What is known of a run; leaves the best variables in the network.
 fn known(trainer: &mut Trainer) -> Expected {
     let history = trainer.history().iter().map(|seen| {
-        let wrong = seen.mistakes.as_ref().expect("the trainer records mistakes").wrong().collect();
+        let wrong = seen.mistakes.as_ref().expect("the run records mistakes").wrong().collect();
         (seen.iteration, seen.validation_accuracy.to_bits(), seen.validation_loss.map(f64::to_bits), wrong)
     });
     let history = history.collect();
@@ -246,6 +248,13 @@ fn a_run_is_resumed_and_goes_on() {
             assert_eq!(report.iterations, expected.iteration + 20);
             assert_eq!(resumed.history().len(), expected.history.len() + 2);
             assert_ne!(variables(resumed.network()), expected.variables, "the run goes on");
+            // In this version's layout, with all evaluations.
+            let before = resumed.history().to_vec();
+            drop(resumed);
+            let mut resumed = trainer(Rule::never(), folder.path());
+            let new_rule = Resume::latest().with_new_settings();
+            resumed.resume_from(new_rule, |event| assert!(!event.to_string().contains("missing"), "{event}")).unwrap();
+            assert_eq!(resumed.history(), before);
         }
     }
 }

@@ -16,6 +16,8 @@ use common::{bits, builder, history};
 /// Tells the test program, started again as a child, where to save, and to which iteration to train.
 const FOLDER: &str = "TRAINER_CRASH_FOLDER";
 const END: &str = "TRAINER_CRASH_END";
+/// Set if the child is to save in the background.
+const BACKGROUND: &str = "TRAINER_CRASH_BACKGROUND";
 
 fn is_long() -> bool {
     std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
@@ -26,13 +28,19 @@ fn is_long() -> bool {
 fn child_that_trains_on() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let end = std::env::var(END).unwrap().parse().unwrap();
-    let mut trainer = builder().stop_when(Rule::never()).checkpoints(folder).build().unwrap();
-    trainer.resume(|_| ()).unwrap();
+    let trainer = builder().stop_when(Rule::never()).checkpoints(folder);
+    let mut trainer = trainer.save_in_background(std::env::var_os(BACKGROUND).is_some()).build().unwrap();
+    // Nothing is skipped and nothing is missing.
+    trainer.resume(|event| assert_eq!(event.to_string().lines().count(), 1, "{event}")).unwrap();
     trainer.optimize_to(end, |_| ()).unwrap();
 }
 
-fn start_child(folder: &Path, end: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn start_child(folder: &Path, end: u64, in_background: bool) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if in_background {
+        command.env(BACKGROUND, "1");
+    }
+    command
         .args(["--exact", "child_that_trains_on", "--test-threads=1"])
         .env(FOLDER, folder)
         .env(END, end.to_string())
@@ -61,7 +69,7 @@ fn kills_at_random_instants_change_no_bit_of_the_end() {
     // Far more than the child will reach.
     let (mut before, far) = (None, 1_000_000);
     for _ in 0..kills {
-        let mut child = start_child(dir.path(), far);
+        let mut child = start_child(dir.path(), far, random.gen_bool(0.5));
         // The kill comes at any instant from the start on, but later than the first commit in most cases.
         let begin = Instant::now();
         while newest(dir.path()) == before && begin.elapsed() < Duration::from_secs(random.gen_range(1..20)) {
@@ -76,12 +84,12 @@ fn kills_at_random_instants_change_no_bit_of_the_end() {
     }
     let reached = before.expect("the children save");
     let end = reached + 25;
-    assert!(start_child(dir.path(), end).wait().unwrap().success());
+    assert!(start_child(dir.path(), end, false).wait().unwrap().success());
 
     let mut straight = builder().stop_when(Rule::never()).build().unwrap();
     straight.optimize_to(end, |_| ()).unwrap();
     let mut killed = builder().stop_when(Rule::never()).checkpoints(dir.path()).build().unwrap();
-    killed.resume(|_| ()).unwrap();
+    killed.resume(|event| assert_eq!(event.to_string().lines().count(), 1, "{event}")).unwrap();
     assert_eq!(killed.iteration(), end);
     assert_eq!(bits(killed.network()), bits(straight.network()));
     assert_eq!(history(&killed), history(&straight));

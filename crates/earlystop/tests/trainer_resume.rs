@@ -57,10 +57,13 @@ fn latest(folder: &Path) -> PathBuf {
     Store::open(folder).unwrap().latest().unwrap().unwrap().path
 }
 
-/// Changes the run's state in a checkpoint, and leaves the file valid.
+/// Changes the run's state in a checkpoint, with the history in it as in earlier versions, and leaves the file valid.
 fn edit_state(path: &Path, edit: impl Fn(&mut serde_json::Value)) {
     let checkpoint = Checkpoint::read(path).unwrap();
-    let mut state = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
+    let lines = fs::read_to_string(path.with_file_name("history-0001.jsonl")).unwrap();
+    let history = lines.lines().skip(1).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    state["stopping"]["history"] = history.collect();
     edit(&mut state);
     let network = network();
     let optimizer = Optimizer::adam(&network, 3e-3).unwrap();

@@ -13,6 +13,7 @@ target/bench. The first time it fetches PyTorch and Keras (7 GB) into .bench-ven
     --rounds N      rounds that count
     --no-scaling    leaves out the batch sizes, widths and threads
     --no-accuracy   leaves out the training in both precisions
+    --no-growth     leaves out the costs of long runs
     --write         puts table and figure into docs/ and README.md as well: for a run on a machine that does nothing else";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
@@ -21,7 +22,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         match arg {
             lexopt::Arg::Long("quick") => quick = true,
             lexopt::Arg::Long("write") => write = true,
-            lexopt::Arg::Long(part @ ("no-scaling" | "no-accuracy")) => passed_on.push(format!("--{part}")),
+            lexopt::Arg::Long(part @ ("no-scaling" | "no-accuracy" | "no-growth")) => {
+                passed_on.push(format!("--{part}"))
+            }
             lexopt::Arg::Long("rounds") => {
                 let rounds = args.value()?.parse_with(str::parse::<std::num::NonZero<usize>>)?;
                 passed_on.push(format!("--rounds={rounds}"));

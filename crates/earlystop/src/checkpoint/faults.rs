@@ -15,7 +15,7 @@ use crate::Error;
 /// A disk on which the operation of number `fails_at` fails, after half of its bytes if it is a write, and on which a
 /// write takes at most `most` bytes.
 #[derive(Debug)]
-struct Faulty {
+pub(super) struct Faulty {
     count: AtomicUsize,
     fails_at: usize,
     error: ErrorKind,
@@ -23,7 +23,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn new(fails_at: usize, error: ErrorKind, most: usize) -> Arc<Self> {
+    pub(super) fn new(fails_at: usize, error: ErrorKind, most: usize) -> Arc<Self> {
         Arc::new(Faulty { count: AtomicUsize::new(0), fails_at, error, most })
     }
 

@@ -45,6 +45,11 @@ impl Keep {
         Keep { every: steps, ..self }
     }
 
+    /// Says whether the best checkpoint stays.
+    pub(crate) fn keeps_best(&self) -> bool {
+        self.best > 0 || self.last == usize::MAX || self.every == 1
+    }
+
     /// Returns the checkpoints that hold a place which another one would have without them.
     pub(super) fn deciding<'a>(&self, saved: &'a [Saved]) -> Vec<&'a Saved> {
         let last = saved.iter().rev().take(self.last);

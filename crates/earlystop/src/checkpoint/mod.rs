@@ -70,7 +70,7 @@
 //! | a new run never overwrites a better best | – | – [^b] | yes [^c] | – | yes | – | – | yes |
 //! | a second process in the folder is refused | – [^m] | – | – | – | – | – | – | yes |
 //! | the optimizer is saved too | yes | yes | yes | yes | yes | yes | – [^a] | yes |
-//! | saving in the background | – | – | yes | – | yes | yes | – | – |
+//! | saving in the background | – | – | yes | – | yes | yes | – | yes (trainer) |
 //! | states spread over several machines | yes | yes | yes | yes | yes | – | – | – |
 //!
 //! [^k]: `BackupAndRestore(double_checkpoint=True)` keeps the one before as well.
@@ -119,6 +119,7 @@ pub use lock::LockHolder;
 pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
+pub(crate) use store::{FoundHistory, Position, history_of, read_history};
 pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
 pub use warning::Warning;
 

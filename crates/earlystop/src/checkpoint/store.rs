@@ -18,6 +18,10 @@ use super::writing::{is_abandoned, temporaries};
 use super::{Keep, Metadata, Savable, Saver, Warning};
 use crate::{Error, Result};
 
+mod history;
+
+pub(crate) use history::{FoundHistory, Position, history_of, read_history};
+
 const PREFIX: &str = "step-";
 
 /// Keeps checkpoints in a folder: `step-000100.safetensors`, `step-000200.safetensors`, …
@@ -240,12 +244,24 @@ impl Store {
         state: &[&dyn Savable],
         metadata: &Metadata,
     ) -> Result<Saved> {
+        self.save_internal(step, score, state, metadata, Vec::new())
+    }
+
+    /// [`save`](Self::save) with entries of this room's own.
+    fn save_internal(
+        &mut self,
+        step: u64,
+        score: Option<f64>,
+        state: &[&dyn Savable],
+        metadata: &Metadata,
+        mut internal: Vec<(&'static str, String)>,
+    ) -> Result<Saved> {
         let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
         let writer = self.writer()?;
         let commit = writer.last_commit.saturating_add(1);
         let mut new = Saved { path: PathBuf::new(), step, score, commit };
         new.path = writer.path_for(&folder, &new);
-        let mut internal = vec![("step", step.to_string()), ("commit", new.commit.to_string())];
+        internal.extend([("step", step.to_string()), ("commit", new.commit.to_string())]);
         internal.extend(score.map(|score| ("score", score.to_string())));
         let warnings = match saver.save_with(&new.path, state, metadata, &internal) {
             Ok(committed) => {
@@ -294,7 +310,7 @@ impl Store {
         path.file_name().map_or_else(|| path.to_owned(), |name| self.folder().join(name))
     }
 
-    /// Deletes all checkpoints in the folder, the latest last.
+    /// Deletes all checkpoints in the folder, the latest last, and the history beside them.
     ///
     /// # Errors
     ///
@@ -307,14 +323,14 @@ impl Store {
         }
         remove_leftover_parts(saver.files(), &folder);
         writer.saved.clear();
-        Ok(())
+        Writer::clear_history(saver.files(), &folder)
     }
 
     /// Moves every checkpoint committed after `saved` into a new subfolder, `after-step-000200`, and returns that folder.
     /// Returns `None` if there is nothing to move.
     ///
     /// Use it to continue from an earlier checkpoint: the discarded part of the run stays available as a store of its own
-    /// in the subfolder. Nothing is overwritten: if the name is taken, the subfolder becomes `after-step-000200.2`. The
+    /// in the subfolder, with a copy of the history. Nothing is overwritten: if the name is taken, the subfolder becomes `after-step-000200.2`. The
     /// latest checkpoint moves first, so an interruption never leaves a gap. Files without a readable header move if their
     /// names carry a later step.
     ///
@@ -337,6 +353,7 @@ impl Store {
             return Ok(None);
         }
         let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
+        Writer::copy_history(saver.files(), &folder, &archive)?;
         let moved = later.iter().try_for_each(|path| move_checkpoint(saver.files(), &archive, path));
         writer.look(&folder)?;
         moved?;

@@ -76,7 +76,9 @@ pub struct EarlyStopping {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SavedStopping {
     rule: Rule,
-    history: Vec<Observation>,
+    /// Nothing where the history is stored elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Observation>>,
     /// Versions up to 0.1 have no state; the history replaces it.
     #[serde(default)]
     state: Option<State>,
@@ -208,14 +210,39 @@ impl EarlyStopping {
 }
 
 impl SavedStopping {
+    /// Returns the state without the history.
+    pub(crate) fn without_history(stopping: &EarlyStopping) -> Self {
+        let (rule, state) = stopping.judge.clone().into_parts();
+        Self { rule, history: None, state: Some(state) }
+    }
+
+    /// Returns the history, if it is stored here, and leaves none.
+    pub(crate) fn take_history(&mut self) -> Option<Vec<Observation>> {
+        self.history.take()
+    }
+
+    /// Returns the number of evaluations; nothing in files of versions up to 0.1.
+    pub(crate) fn evaluations(&self) -> Option<usize> {
+        self.state.as_ref().map(State::evaluations)
+    }
+
     /// Continues with a rule: from the state if it is that of the rule, else from the history.
-    pub(crate) fn resume(self, rule: Rule) -> Result<EarlyStopping> {
-        let Self { rule: saved, history, state } = self;
-        match state {
-            Some(state) if saved == rule && state.fits(&rule) && state.evaluations() == history.len() => {
-                Ok(EarlyStopping { judge: Judge::resume(rule, state)?, history })
+    ///
+    /// # Errors
+    ///
+    /// As [`EarlyStopping::resume`]; and if the rule needs evaluations that `missing` says are not there.
+    pub(crate) fn resume(self, rule: Rule, history: Vec<Observation>, missing: Option<&str>) -> Result<EarlyStopping> {
+        let Self { rule: saved, state, .. } = self;
+        let is_valid = |state: &State| {
+            saved == rule && state.fits(&rule) && (missing.is_some() || state.evaluations() == history.len())
+        };
+        match (state.filter(is_valid), missing) {
+            (Some(state), _) => Ok(EarlyStopping { judge: Judge::resume(rule, state)?, history }),
+            (None, None) => EarlyStopping::resume(rule, history),
+            (None, Some(missing)) => {
+                let expected = format!("{saved}, since another rule must judge the whole history, and {missing}");
+                Err(crate::Error::argument("stopping rule", expected, rule))
             }
-            _ => EarlyStopping::resume(rule, history),
         }
     }
 }
@@ -223,16 +250,18 @@ impl SavedStopping {
 impl TryFrom<SavedStopping> for EarlyStopping {
     type Error = crate::Error;
 
-    fn try_from(saved: SavedStopping) -> Result<Self> {
+    fn try_from(mut saved: SavedStopping) -> Result<Self> {
         let rule = saved.rule.clone();
-        saved.resume(rule)
+        let history = saved.take_history();
+        let history = history.ok_or_else(|| crate::Error::argument("history", "a list of observations", "none"))?;
+        saved.resume(rule, history, None)
     }
 }
 
 impl From<EarlyStopping> for SavedStopping {
     fn from(stopping: EarlyStopping) -> Self {
         let (rule, state) = stopping.judge.into_parts();
-        Self { rule, history: stopping.history, state: Some(state) }
+        Self { rule, history: Some(stopping.history), state: Some(state) }
     }
 }
 

@@ -190,6 +190,16 @@ impl Rule {
         }
     }
 
+    /// Says whether the rule or one that it combines needs the [mistakes](Observation::mistakes).
+    pub(crate) fn needs_mistakes(&self) -> bool {
+        match self {
+            Self::NoiseAware { .. } => true,
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().any(Self::needs_mistakes),
+            Self::Named { rule, .. } => rule.needs_mistakes(),
+            _ => false,
+        }
+    }
+
     /// Says what a rule needs that the observation does not have.
     pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
         let without = |missing: bool, what| missing.then_some(what);

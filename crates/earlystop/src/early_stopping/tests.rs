@@ -176,7 +176,7 @@ fn assert_judged_as_by_reference(rule: Rule, history: &[Observation], at: usize)
             let json = serde_json::to_string(&stopping).unwrap();
             let back: SavedStopping = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(&back.state, &Some(stopping.judge.clone().into_parts().1));
-            stopping = back.resume(rule.clone()).unwrap();
+            stopping = back.try_into().unwrap();
         }
         if let Some(next) = history.get(seen) {
             let improved = stopping.record(next.clone()).unwrap().improved;
@@ -224,7 +224,8 @@ proptest! {
         let stopping = EarlyStopping::resume(rule.clone(), history.clone()).unwrap();
         let mut json = serde_json::to_value(&stopping).unwrap();
         let saved: SavedStopping = serde_json::from_value(json.clone()).unwrap();
-        prop_assert_eq!(saved.resume(other.clone()).unwrap().judge, EarlyStopping::resume(other, history).unwrap().judge);
+        let resumed = saved.resume(other.clone(), history.clone(), None).unwrap();
+        prop_assert_eq!(resumed.judge, EarlyStopping::resume(other, history).unwrap().judge);
         json.as_object_mut().unwrap().remove("state");
         prop_assert_eq!(serde_json::from_value::<EarlyStopping>(json).unwrap().judge, stopping.judge);
     }

@@ -7,23 +7,15 @@ use tch::{TchError, Tensor};
 
 use super::Trainer;
 use super::resume::{is_gone, while_files_go};
-use crate::checkpoint::{Metadata, NamedTensor, Savable, Saved, Saver, Skipped, Store};
+use super::save::Snapshot;
+use crate::checkpoint::{NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
 
 /// The best variables, where no checkpoint has them.
 #[derive(Debug)]
 pub(super) struct Best {
     is_wanted: bool,
-    kept: Option<Kept>,
-}
-
-/// A copy of the variables and of the optimizer's state.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) iteration: u64,
-    pub(super) tensors: Vec<NamedTensor>,
-    /// What a checkpoint would have besides.
-    pub(super) metadata: Metadata,
+    kept: Option<Snapshot>,
 }
 
 impl Best {
@@ -32,9 +24,27 @@ impl Best {
         Self { is_wanted, kept: None }
     }
 
-    /// Returns the copy if it was made before this iteration.
-    pub(super) fn before(&self, iteration: u64) -> Option<&Kept> {
-        self.kept.as_ref().filter(|kept| kept.iteration < iteration)
+    /// Says whether there is memory for a copy.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Takes out the copy if it was made before this iteration and is not saved; one that is saved stays.
+    pub(super) fn take_unsaved(&mut self, iteration: u64) -> Option<Snapshot> {
+        self.kept.take_if(|kept| !kept.is_saved && kept.iteration < iteration)
+    }
+
+    /// Keeps a copy, unless there is a better one.
+    pub(super) fn keep(&mut self, copy: Snapshot) {
+        let is_better = self.kept.as_ref().is_none_or(|kept| kept.iteration < copy.iteration);
+        if self.is_wanted && is_better {
+            self.kept = Some(copy);
+        }
+    }
+
+    /// Takes out the copy.
+    pub(super) fn take(&mut self) -> Option<Snapshot> {
+        self.kept.take()
     }
 
     pub(super) fn forget(&mut self) {
@@ -115,7 +125,7 @@ impl Trainer {
         };
         let mut notes = Vec::new();
         let in_memory = self.best.kept.as_ref().map(|kept| kept.iteration);
-        let in_file = match (&self.commits.store, in_memory) {
+        let in_file = match (self.commits.store(), in_memory) {
             (_, Some(kept)) if kept == best.iteration => None,
             (Some(store), _) => match best_file(store, best.iteration, is_last_try, &mut notes) {
                 Ok(found) => found,
@@ -142,14 +152,14 @@ impl Trainer {
     }
 
     fn how_to_get_a_best(&self) -> &'static str {
-        match self.commits.store {
+        match self.commits.store() {
             Some(_) => "an evaluated network: call resume() to continue the run in the folder, or optimize() to train",
             None => "an evaluated network: call optimize() first",
         }
     }
 
     fn no_best(&self, best: u64, notes: Vec<String>) -> Error {
-        let found = match &self.commits.store {
+        let found = match self.commits.store() {
             Some(store) if notes.is_empty() => {
                 format!("no checkpoint of an improvement in {}", store.folder().display())
             }
@@ -163,23 +173,15 @@ impl Trainer {
         )
     }
 
-    /// Copies the state if it is the best and no checkpoint has it.
-    pub(super) fn keep_best(&mut self, is_saved: bool) -> Result<()> {
-        if !self.is_at_best() {
-            return Ok(());
-        }
-        let is_in_folder = is_saved && self.commits.store.is_some();
-        if is_in_folder || !self.best.is_wanted {
+    /// Keeps a copy of the current state, which is the best.
+    pub(super) fn keep_best(&mut self) -> Result<()> {
+        if !self.best.is_wanted {
             self.best.forget();
             return Ok(());
         }
-        let metadata = if self.commits.store.is_some() { self.metadata()? } else { Metadata::new() };
-        let kept = match self.best.kept.take() {
-            Some(kept) => kept.tensors,
-            None => copies(&self.tensors()).map_err(torch("keeping the best variables"))?,
-        };
-        copy(&self.tensors(), &kept).map_err(torch("keeping the best variables"))?;
-        self.best.kept = Some(Kept { iteration: self.iteration, tensors: kept, metadata });
+        let spare = self.best.take().map(|kept| kept.tensors);
+        let copies = copies_of(&self.tensors(), spare)?;
+        self.best.kept = Some(self.snapshot(copies)?);
         Ok(())
     }
 
@@ -215,12 +217,18 @@ fn best_file(store: &Store, best: u64, is_last_try: bool, notes: &mut Vec<String
     Ok(found.saved)
 }
 
-fn copies(tensors: &[NamedTensor]) -> Result<Vec<NamedTensor>, TchError> {
-    let copy = |named: &NamedTensor| {
+/// Copies tensors, into the memory of earlier copies where there are some.
+pub(super) fn copies_of(tensors: &[NamedTensor], spare: Option<Vec<NamedTensor>>) -> Result<Vec<NamedTensor>> {
+    let empty = |named: &NamedTensor| {
         let tensor = named.tensor.f_detach()?.f_empty_like()?;
         Ok(NamedTensor { name: named.name.clone(), shape: named.shape.clone(), tensor })
     };
-    tensors.iter().map(copy).collect()
+    let copies = match spare.filter(|spare| spare.len() == tensors.len()) {
+        Some(spare) => spare,
+        None => tensors.iter().map(empty).collect::<Result<_, _>>().map_err(torch("copying the variables"))?,
+    };
+    copy(tensors, &copies).map_err(torch("copying the variables"))?;
+    Ok(copies)
 }
 
 /// Copies the values of tensors into others of the same shapes.

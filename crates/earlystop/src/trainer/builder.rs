@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Trainer;
 use super::best::Best;
-use super::commit::Commits;
+use super::commit::{Commits, SaveSettings};
+use super::policy::SavePolicy;
 use super::state::Losses;
 use crate::checkpoint::{Keep, Store};
 use crate::early_stopping::{EarlyStopping, Patience, Rule};
@@ -30,7 +31,11 @@ pub struct TrainerBuilder {
     evaluation_precision: Option<Precision>,
     rule: Rule,
     checkpoints: Option<PathBuf>,
+    save_policy: SavePolicy,
+    keep: Keep,
     on_failed_save: FailedSave,
+    saves_in_background: bool,
+    records_mistakes: bool,
     keeps_best_in_memory: bool,
 }
 
@@ -59,7 +64,11 @@ impl TrainerBuilder {
             evaluation_precision: None,
             rule: Patience::new(1000).into(),
             checkpoints: None,
+            save_policy: SavePolicy::default(),
+            keep: Keep::last(2).best(1),
             on_failed_save: FailedSave::default(),
+            saves_in_background: false,
+            records_mistakes: false,
             keeps_best_in_memory: true,
         }
     }
@@ -105,10 +114,69 @@ impl TrainerBuilder {
         self
     }
 
-    /// Saves the complete state to a folder at each evaluation, and keeps the last two checkpoints and the best one.
+    /// Sets whether each evaluation records which validation images are classified wrongly, at most one bit per image.
+    /// Default: only if the stopping rule needs it.
+    ///
+    /// Switch it on to [replay](crate::early_stopping::replay) the [noise-aware rule](Rule::noise_aware) on the history of
+    /// a run with another rule.
+    pub fn record_mistakes(mut self, record: bool) -> Self {
+        self.records_mistakes = record;
+        self
+    }
+
+    /// Saves the complete state to a folder, at each evaluation unless [`save_policy`](Self::save_policy) says otherwise.
     /// Default: no folder.
     pub fn checkpoints(mut self, folder: impl AsRef<Path>) -> Self {
         self.checkpoints = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Sets when to save. Default: [`SavePolicy::EveryEvaluation`].
+    ///
+    /// Whatever the policy, the state is also saved when a call ends: after its last iteration, when the rule stops the run
+    /// and when a stop is requested. A save that failed is tried again at the next evaluation. The best variables are kept in
+    /// memory until the next save if the policy skips them, and that save writes them too; see
+    /// [`keep_best_in_memory`](Self::keep_best_in_memory).
+    ///
+    /// ```
+    /// # use earlystop::ndarray::{Array1, Array3};
+    /// # let examples = |n| earlystop::Examples::new(Array3::zeros((n, 4, 4)), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+    /// # let (train, validation) = (examples(200), examples(50));
+    /// # let network = earlystop::Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(tch::Device::Cpu)?;
+    /// # let optimizer = earlystop::Optimizer::adam(&network, 1e-2)?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// use std::time::Duration;
+    ///
+    /// use earlystop::{Trainer, checkpoint::Keep, trainer::SavePolicy};
+    ///
+    /// let trainer = Trainer::builder(network, optimizer, &train, &validation)
+    ///     .checkpoints(folder.path())
+    ///     .save_policy(SavePolicy::EveryTime(Duration::from_secs(600)))
+    ///     .keep(Keep::last(3).best(1))
+    ///     .build()?;
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn save_policy(mut self, policy: SavePolicy) -> Self {
+        self.save_policy = policy;
+        self
+    }
+
+    /// Sets which checkpoints stay in the folder when another is saved. Default: the last two and the best one.
+    ///
+    /// The best one is that of the best evaluation, as the stopping rule sees it. Without it, the best variables are kept in
+    /// memory only, and a resumed run cannot [restore](Trainer::restore_best) them.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Sets whether the trainer saves in another thread while it trains on. Default: no.
+    ///
+    /// The training then waits only for a copy of its state, which takes as much memory as the network's variables and the
+    /// optimizer's state together. The guarantees are the same: one save ends before the next one begins, and a call returns
+    /// after its last save has ended. A failed save is reported when its end is noticed, some iterations later.
+    pub fn save_in_background(mut self, in_background: bool) -> Self {
+        self.saves_in_background = in_background;
         self
     }
 
@@ -121,8 +189,8 @@ impl TrainerBuilder {
         self
     }
 
-    /// Sets whether the best variables are kept in memory while no checkpoint has them: without a folder, or after a failed
-    /// save. Default: yes.
+    /// Sets whether the best variables are kept in memory while no checkpoint has them: without a folder, after a failed
+    /// save, or where the [policy](Self::save_policy) skips a save. Default: yes.
     ///
     /// The copy takes as much memory as the network's variables and the optimizer's state together, three times the variables
     /// with Adam, and is renewed at each improvement. Switch it off for a model of which a second copy does not fit; without
@@ -144,6 +212,7 @@ impl TrainerBuilder {
         }
         self.rule.check()?;
         check_patience(&self.rule, self.evaluate_every)?;
+        self.save_policy.check()?;
         self.optimizer.check(&self.network)?;
         self.optimizer.expect_trained()?;
         let num_classes = self.network.num_classes();
@@ -157,10 +226,16 @@ impl TrainerBuilder {
         if self.checkpoints.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             return Err(Error::argument("checkpoints", "the path of a folder", "an empty path"));
         }
-        let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(Keep::last(2).best(1)));
+        let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
+        let settings = SaveSettings {
+            policy: self.save_policy,
+            on_failed_save: self.on_failed_save,
+            in_background: self.saves_in_background,
+            keeps_best: self.keep.keeps_best(),
+        };
         Ok(Trainer {
             batches: Batches::new(train.len(), self.batch_size, self.seed)?,
-            commits: Commits::new(store, self.on_failed_save),
+            commits: Commits::new(store, settings),
             best: Best::new(self.keeps_best_in_memory),
             evaluation_precision: self.evaluation_precision.unwrap_or(self.network.description().precision),
             network: self.network,
@@ -170,6 +245,7 @@ impl TrainerBuilder {
             test,
             data: OnceLock::new(),
             evaluate_every: self.evaluate_every,
+            records_mistakes: self.records_mistakes || self.rule.needs_mistakes(),
             stopping: EarlyStopping::with(self.rule)?,
             iteration: 0,
             losses: Losses::default(),

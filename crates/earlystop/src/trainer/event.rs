@@ -45,7 +45,8 @@ pub enum Event {
         path: PathBuf,
         /// The iteration after which it was written.
         iteration: u64,
-        /// Why results may differ from those of an uninterrupted run: other threads, other versions, new settings.
+        /// Why results may differ from those of an uninterrupted run: other threads, other versions, new settings. Also what
+        /// is missing of its history.
         notes: Vec<String>,
     },
     /// The run went back to an earlier checkpoint, and the later ones were moved away.

@@ -2,13 +2,28 @@
 //!
 //! Stands in for the tutorial's `optimize()`. A [`Trainer`] reports what happens through [`Event`]s, which print as the
 //! tutorial's lines.
+//!
+//! # History
+//!
+//! The evaluations of a run are beside its checkpoints, in `history-0001.jsonl`: one line of JSON for each
+//! [`Observation`](crate::early_stopping::Observation), after a first line about the file itself. Each checkpoint records how
+//! far the history went and its checksum. So saving takes the same time at the end of a long run as at its beginning. After
+//! a crash, lines that belong to no checkpoint are cut off.
+//!
+//! A run that goes back to an earlier checkpoint continues in a new file, whose first line names the place in the one before.
+//! A checkpoint copied without these files restores and resumes as always, since it contains the state of the stopping rule;
+//! [`Event::Resumed`] notes what is missing. Only another stopping rule needs the whole history.
 
+mod background;
 mod best;
 mod builder;
 mod commit;
 mod evaluation;
 mod event;
+mod history;
+mod policy;
 mod resume;
+mod save;
 mod state;
 mod verify;
 
@@ -19,6 +34,7 @@ pub use best::{Restored, RestoredFrom};
 pub use builder::{FailedSave, TrainerBuilder};
 pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
+pub use policy::SavePolicy;
 pub use resume::Resume;
 pub use verify::verify_resume;
 
@@ -31,6 +47,7 @@ use crate::{kernels, stop};
 use best::Best;
 use commit::Commits;
 use evaluation::{batch, batch_accuracy};
+use policy::Moment;
 use state::{Data, Losses};
 
 /// Trains a network with early stopping, and can be resumed after any interruption with bit-identical results.
@@ -66,6 +83,7 @@ pub struct Trainer {
     batches: Batches,
     evaluate_every: u64,
     evaluation_precision: Precision,
+    records_mistakes: bool,
     stopping: EarlyStopping,
     commits: Commits,
     best: Best,
@@ -94,7 +112,8 @@ impl Trainer {
     /// Trains for up to `num_iterations` more iterations; fewer if the stopping rule ends the run or a stop is requested.
     ///
     /// Every 100 iterations (see [`TrainerBuilder::evaluate_every`]) and after the last one, the network is evaluated on the
-    /// validation set. If a checkpoint folder is set, the complete state is then saved there. A run that its rule has stopped
+    /// validation set. If a checkpoint folder is set, the complete state is then saved there (see
+    /// [`TrainerBuilder::save_policy`] for other times). A run that its rule has stopped
     /// is not trained further: the call only reports.
     ///
     /// `on_event` is called with each [`Event`]. It may return nothing, or a [`Response`](stop::Response) that stops the
@@ -131,6 +150,15 @@ impl Trainer {
 
     /// Trains until `end`, and evaluates there if the caller wants it.
     fn train(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
+        let trained = self.train_on(end, evaluates_at_end, report);
+        if trained.is_err() {
+            // The first error counts.
+            let _ = self.collect(true, report);
+        }
+        trained
+    }
+
+    fn train_on(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
         self.requested = None;
         let (start, before) = (Instant::now(), self.elapsed);
         if self.will_train(end) || self.commits.has_failed() {
@@ -138,6 +166,7 @@ impl Trainer {
             self.note_machine(report);
         }
         while self.will_train(end) {
+            self.collect(false, report)?;
             self.requested = self.requested.take().or_else(stop::requested);
             if self.requested.is_some() {
                 break;
@@ -151,6 +180,7 @@ impl Trainer {
             self.elapsed = before + start.elapsed();
 
             let is_end = self.iteration == end && evaluates_at_end;
+            let mut evaluated = None;
             if self.iteration.is_multiple_of(self.evaluate_every) || is_end || !loss.is_finite() {
                 let train_accuracy = batch_accuracy(&self.network, &images, &labels)?;
                 let observation = self.observe(train_accuracy)?;
@@ -158,15 +188,26 @@ impl Trainer {
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
                 let improved = self.stopping.record(observation.clone())?.improved;
                 self.losses = Losses::default();
-                self.stopped = self.stopping.stop_reason(self.iteration);
-                self.commit(Some(Event::Evaluated { observation, improved }), report)?;
-            } else if let Some(reason) = self.stopping.stop_reason(self.iteration) {
-                self.stopped = Some(reason);
-                self.commit(None, report)?;
+                evaluated = Some((observation, improved));
+            }
+            self.stopped = self.stopping.stop_reason(self.iteration);
+            let now = Moment {
+                iteration: self.iteration,
+                is_evaluated: evaluated.is_some(),
+                is_improved: evaluated.as_ref().is_some_and(|&(_, improved)| improved),
+                unsaved: self.elapsed.saturating_sub(self.commits.saved_elapsed),
+            };
+            let event = evaluated.map(|(observation, improved)| Event::Evaluated { observation, improved });
+            if self.stopped.is_some() || is_end || self.commits.is_due(now) {
+                self.commit(event, report)?;
+            } else if let Some(event) = event {
+                self.skip(event, report)?;
             }
         }
+        self.collect(true, report)?;
         if self.requested.is_some() {
             self.commit_if_unsaved(report)?;
+            self.collect(true, report)?;
         }
         if let Some(reason) = self.stopped.as_ref().or(self.requested.as_ref()) {
             report(&Event::Stopped(reason.clone()));
@@ -210,7 +251,7 @@ impl Trainer {
             train_loss: Some(self.losses.mean()),
             train_accuracy: Some(train_accuracy),
             test_accuracy: test.map(|test| test.accuracy()),
-            mistakes: Some(Mistakes::new(&validation.correct)),
+            mistakes: self.records_mistakes.then(|| Mistakes::new(&validation.correct)),
             weights_finite: self.network.variables().are_finite(),
             ..Observation::new(self.iteration, validation.accuracy())
         })
@@ -238,6 +279,8 @@ impl Trainer {
     }
 
     /// Returns all evaluations so far, including those before a resume.
+    ///
+    /// If a checkpoint was copied without its history, the first evaluations are missing; [`Event::Resumed`] says so.
     pub fn history(&self) -> &[Observation] {
         self.stopping.history()
     }

@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::commit::KEY;
+use super::history::Found;
 use super::state::{Differences, RunState};
 use super::{Event, Trainer};
-use crate::checkpoint::{Checkpoint, CheckpointPart, Saved, Saver, Store, Valid};
+use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid, history_of};
 use crate::error::{Error, Result};
 
 /// Which checkpoint to resume from, and whether other settings are accepted: see [`Trainer::resume_from`].
@@ -60,14 +61,16 @@ impl Resume {
 impl Trainer {
     /// Resumes the run in the checkpoint folder from its latest checkpoint; returns whether there was one.
     ///
-    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. All further results are
+    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history beside a checkpoint
+    /// is missing or was changed, the run continues without that part of it, and [`Event::Resumed`] notes it. All further results are
     /// bit-identical to those of an uninterrupted run, unless [`Event::Resumed`] notes a reason why they may differ: other
     /// threads, processor instructions or versions. Reads only: the folder may be read-only, or in use by another process.
     ///
     /// # Errors
     ///
     /// [`Error::SettingsDiffer`] if the run had other settings or data, [`Error::NoValidCheckpoint`] if there are only
-    /// damaged checkpoints, and [`Error::Argument`] if no folder is set. Nothing is changed then.
+    /// damaged checkpoints, and [`Error::Argument`] if no folder is set or if another stopping rule needs evaluations that
+    /// are missing. Nothing is changed then.
     pub fn resume(&mut self, on_event: impl FnMut(&Event)) -> Result<bool> {
         self.resume_from(Resume::latest(), on_event)
     }
@@ -118,9 +121,9 @@ impl Trainer {
 
     fn try_to_resume(&mut self, resume: &Resume, is_last_try: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
         // First, so that a commit of another process while this one reads is noticed later.
-        let last = self.commits.store.as_ref().map(Store::latest).transpose()?.flatten();
-        let found = match (&resume.from, &self.commits.store) {
-            (Source::File(path), store) => match store.as_ref().map(|store| find(path, store)).transpose()?.flatten() {
+        let last = self.commits.store().map(Store::latest).transpose()?.flatten();
+        let found = match (&resume.from, self.commits.store()) {
+            (Source::File(path), store) => match store.map(|store| find(path, store)).transpose()?.flatten() {
                 Some(saved) => Some(saved),
                 None => return self.resume_elsewhere(path, resume.accepts_new_settings, on_event),
             },
@@ -143,6 +146,9 @@ impl Trainer {
     fn resume_elsewhere(&mut self, path: &Path, accepts_new: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
         let notes = self.load(path, accepts_new)?;
         self.commits.note(self.iteration, None);
+        if let Some(folder) = &mut self.commits.folder {
+            folder.written.forget_folder();
+        }
         self.commits.went_back_to = None;
         on_event(&Event::Resumed { path: path.to_owned(), iteration: self.iteration, notes });
         Ok(true)
@@ -150,18 +156,30 @@ impl Trainer {
 
     /// Loads the state of a checkpoint, and returns the reasons why further results may not be bit-identical.
     fn load(&mut self, path: &Path, accepts_new_settings: bool) -> Result<Vec<String>> {
-        let state = read_state(path)?;
+        let (mut state, position) = read_state(path)?;
         let Differences { settings, mut notes } = Differences::between(&state, &self.state());
         if !settings.is_empty() && !accepts_new_settings {
             return Err(Error::SettingsDiffer { path: path.to_owned(), differences: settings });
         }
-        let stopping = state.stopping.resume(self.stopping.rule().clone())?;
+        let Found { history, written, missing } = match state.stopping.take_history() {
+            Some(history) => Found::within(history),
+            None => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                Found::read(folder, position, state.stopping.evaluations().unwrap_or_default())
+            }
+        };
+        let stopping = state.stopping.resume(self.stopping.rule().clone(), history, missing.as_deref())?;
         Saver::new().restore(path, &[&self.network, &self.optimizer])?;
         notes.extend(settings);
+        notes.extend(missing);
         self.iteration = state.iteration;
         self.elapsed = state.elapsed;
         self.losses = state.losses;
         self.stopping = stopping;
+        if let Some(folder) = &mut self.commits.folder {
+            folder.written = written;
+        }
+        self.commits.saved_elapsed = self.elapsed;
         self.stopped = self.stopping.stop_reason(self.iteration);
         self.requested = None;
         self.best.forget();
@@ -169,12 +187,13 @@ impl Trainer {
     }
 }
 
-fn read_state(path: &Path) -> Result<RunState> {
+fn read_state(path: &Path) -> Result<(RunState, Option<Position>)> {
     let checkpoint = Checkpoint::open(path)?;
     let problem = |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
     let json = checkpoint.metadata().get(KEY);
     let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
-    serde_json::from_str(json).map_err(|error| problem(format!("the trainer's state: {error}")))
+    let state = serde_json::from_str(json).map_err(|error| problem(format!("the trainer's state: {error}")))?;
+    Ok((state, history_of(path)?))
 }
 
 /// The first valid checkpoint; an error if there are only invalid ones.

@@ -20,7 +20,7 @@ pub(super) struct RunState {
     pub(super) settings: Settings,
     /// The number of iterations made; with the seeds, this is the position in the data.
     pub(super) iteration: u64,
-    /// The stopping rule and all evaluations so far.
+    /// The stopping rule and its state; in files of versions up to 0.1 all evaluations too.
     pub(super) stopping: SavedStopping,
     /// The training losses since the last evaluation.
     #[serde(default)]

@@ -4,8 +4,9 @@ use std::env;
 
 use tch::{Device, Tensor};
 
-use super::{Resume, Trainer};
-use crate::checkpoint::Saver;
+use super::Trainer;
+use super::commit::Commits;
+use crate::checkpoint::Store;
 use crate::early_stopping::Observation;
 use crate::error::{Error, Result, torch};
 
@@ -42,7 +43,7 @@ pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at:
     }
     let mut trainer = || -> Result<Trainer> {
         let mut trainer = new_trainer()?;
-        trainer.commits.store = None;
+        trainer.commits.folder = None;
         Ok(trainer)
     };
     let (mut straight, mut interrupted, mut resumed) = (trainer()?, trainer()?, trainer()?);
@@ -53,10 +54,13 @@ pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at:
         action: "create a folder in",
         source,
     })?;
-    let path = folder.path().join("break.safetensors");
-    Saver::new().save(&path, &[&interrupted.network, &interrupted.optimizer], &interrupted.metadata()?)?;
+    let commits = |settings| Ok::<_, Error>(Commits::new(Some(Store::open(folder.path())?), settings));
+    interrupted.commits = commits(interrupted.commits.settings)?;
+    interrupted.save()?;
     drop(interrupted);
-    resumed.resume_from(Resume::file(&path), |_| ())?;
+    resumed.commits = commits(resumed.commits.settings)?;
+    resumed.resume(|_| ())?;
+    resumed.commits.folder = None;
     resumed.train(end, true, &mut |_| None)?;
     compare(break_at, &straight, &resumed)
 }

@@ -1,0 +1,136 @@
+//! What the length of a run costs: rules, commits and resuming after more and more evaluations.
+
+use std::path::Path;
+use std::time::Instant;
+
+use earlystop::checkpoint::Store;
+use earlystop::early_stopping::{EarlyStopping, Mistakes, Observation, Rule};
+use earlystop::ndarray::{Array1, Array3};
+use earlystop::tch::Device;
+use earlystop::trainer::SavePolicy;
+use earlystop::{Examples, Network, Optimizer, Trainer};
+use serde::Serialize;
+
+use crate::Result;
+use crate::statistics::median;
+
+/// The lengths of the runs, in evaluations: the bars compare the first with the last.
+const LENGTHS: [usize; 4] = [100, 1_000, 10_000, 100_000];
+const IMAGES: usize = 5_000;
+/// How many evaluations and commits are measured at a length.
+const SAMPLES: usize = 51;
+
+/// What was measured after a number of evaluations.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Length {
+    pub(crate) evaluations: usize,
+    /// All evaluations of a patience, in seconds.
+    pub(crate) patience: f64,
+    /// One evaluation of the noise-aware rule on 5,000 images, in seconds.
+    pub(crate) noise_aware: f64,
+    /// A call of the trainer with one iteration, an evaluation and a commit, in seconds.
+    pub(crate) commit: f64,
+    /// The size of a checkpoint.
+    pub(crate) checkpoint_bytes: u64,
+    /// Resuming with the whole history, in seconds.
+    pub(crate) resume: f64,
+}
+
+/// Measures all lengths.
+pub(crate) fn run(folder: &Path, quick: bool) -> Result<Vec<Length>> {
+    let lengths = if quick { vec![10, 20] } else { LENGTHS.to_vec() };
+    let samples = if quick { 3 } else { SAMPLES };
+    let folder = folder.join("growth");
+    let _ = std::fs::remove_dir_all(&folder);
+    let mut noise_aware = EarlyStopping::with(Rule::noise_aware(u64::MAX / 2))?;
+    let measured = lengths
+        .into_iter()
+        .map(|evaluations| {
+            eprintln!("Growth: {evaluations} evaluations");
+            let (commit, checkpoint_bytes) = commits(&folder, evaluations as u64, samples)?;
+            Ok(Length {
+                evaluations,
+                patience: patience(evaluations)?,
+                noise_aware: one_noise_aware(&mut noise_aware, evaluations, samples)?,
+                commit,
+                checkpoint_bytes,
+                resume: resume(&folder)?,
+            })
+        })
+        .collect();
+    std::fs::remove_dir_all(&folder)?;
+    measured
+}
+
+fn patience(evaluations: usize) -> Result<f64> {
+    let mut stopping = EarlyStopping::with(Rule::patience(1000))?;
+    let start = Instant::now();
+    for index in 0..evaluations {
+        stopping.observe(index as u64 + 1, accuracy(index))?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// An accuracy that rises more and more slowly, with noise.
+fn accuracy(index: usize) -> f64 {
+    0.99 - 0.5 / (1.0 + index as f64 / 50.0) + 0.005 * ((index * 7919 % 101) as f64 / 101.0)
+}
+
+/// Continues a run up to a number of evaluations, and then measures single ones.
+fn one_noise_aware(stopping: &mut EarlyStopping, evaluations: usize, samples: usize) -> Result<f64> {
+    let observation = |index: usize| {
+        let wrong = (IMAGES as f64 * (1.0 - accuracy(index))) as usize;
+        let correct = (0..IMAGES).map(|image| (image * 31 + index * 17) % IMAGES >= wrong);
+        let mistakes = Some(Mistakes::new(correct));
+        Observation { mistakes, ..Observation::new(index as u64 + 1, accuracy(index)) }
+    };
+    while stopping.history().len() < evaluations {
+        stopping.record(observation(stopping.history().len()))?;
+    }
+    let mut seconds = Vec::new();
+    for _ in 0..samples {
+        let observation = observation(stopping.history().len());
+        let start = Instant::now();
+        stopping.record(observation)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    Ok(median(&seconds))
+}
+
+/// A trainer of a small network that evaluates after each iteration, and saves at the end of each call.
+fn trainer(folder: &Path) -> earlystop::Result<Trainer> {
+    let examples = |count: usize| {
+        let pixel = |(image, y, x): (usize, usize, usize)| (image * 97 + y * 31 + x * 7) as u8;
+        Examples::new(
+            Array3::from_shape_fn((count, 4, 4), pixel),
+            Array1::from_shape_fn(count, |image| image as u8 % 10),
+        )
+    };
+    let network = Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(Device::Cpu)?;
+    let optimizer = Optimizer::adam(&network, 1e-3)?;
+    let trainer = Trainer::builder(network, optimizer, &examples(20)?, &examples(10)?).batch_size(10);
+    let trainer = trainer.evaluate_every(1).stop_when(Rule::never()).checkpoints(folder);
+    trainer.save_policy(SavePolicy::EveryIterations(u64::MAX)).build()
+}
+
+/// Continues a run up to a number of evaluations, and then measures single commits. Gives the size of a checkpoint too.
+fn commits(folder: &Path, evaluations: u64, samples: usize) -> Result<(f64, u64)> {
+    let mut trainer = trainer(folder)?;
+    trainer.resume(|_| ())?;
+    trainer.optimize_to(evaluations, |_| ())?;
+    let mut seconds = Vec::new();
+    for _ in 0..samples {
+        let start = Instant::now();
+        trainer.optimize(1, |_| ())?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let latest = Store::open(folder)?.latest()?.ok_or("no checkpoint was saved")?;
+    Ok((median(&seconds), std::fs::metadata(latest.path)?.len()))
+}
+
+fn resume(folder: &Path) -> Result<f64> {
+    let mut trainer = trainer(folder)?;
+    let start = Instant::now();
+    trainer.resume(|_| ())?;
+    Ok(start.elapsed().as_secs_f64())
+}

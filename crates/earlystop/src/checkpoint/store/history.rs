@@ -1,0 +1,323 @@
+//! The history beside the checkpoints: lines that are only ever appended. A checkpoint records how far they go.
+//!
+//! The lines are in segments: `history-0001.jsonl`, `history-0002.jsonl`, … The first line of a segment is its head. It names
+//! the position in an earlier segment from which this one continues, if there is one. A run that goes back to an earlier
+//! checkpoint begins a new segment.
+//!
+//! The running checksum of a segment is the SHA-256 of its head; after each line, it is the SHA-256 of the checksum before it,
+//! as 64 hexadecimal digits, and the line. So it continues from a position in time proportional to the new lines.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::super::checksum::{hex, hex_sha256};
+use super::super::files::{Files, io_error, is_unsupported, sync_folder};
+use super::super::opened::describe;
+use super::super::{CheckpointPart, Metadata, Savable, Saved, Warning};
+use super::{Store, Writer};
+use crate::{Error, Result};
+
+const PREFIX: &str = "history-";
+const EXTENSION: &str = ".jsonl";
+/// The version of the files' layout.
+const FORMAT: u32 = 1;
+/// The position's key in a checkpoint, without the prefix of reserved keys.
+pub(super) const KEY: &str = "history";
+
+/// A place between two lines of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// The name of the segment's file.
+    file: String,
+    /// The size of the segment up to here.
+    bytes: u64,
+    /// The number of lines up to here, with those of the earlier segments and without heads.
+    lines: u64,
+    /// The running checksum.
+    sha256: String,
+}
+
+impl Position {
+    /// Returns the position after one more line, which ends in a line break.
+    fn after(mut self, line: &[u8]) -> Self {
+        let sum = Sha256::new().chain_update(&self.sha256).chain_update(line);
+        self.sha256 = hex(&sum.finalize());
+        self.bytes += line.len() as u64;
+        self.lines += 1;
+        self
+    }
+}
+
+/// The first line of a segment.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    history: u32,
+    /// Where the lines before the first one are.
+    parent: Option<Position>,
+}
+
+impl Head {
+    fn to_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("strings and numbers always become JSON");
+        line.push(b'\n');
+        line
+    }
+}
+
+/// The lines of a history that could be read.
+#[derive(Debug)]
+pub(crate) struct FoundHistory {
+    /// The segments, the earliest first, each with its head.
+    segments: Vec<Vec<u8>>,
+    /// What could not be read: all lines up to a position, and why.
+    pub(crate) missing: Option<(Position, String)>,
+}
+
+impl FoundHistory {
+    /// Iterates over the lines without their line breaks.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.segments.iter().flat_map(|segment| segment.split_inclusive(|&byte| byte == b'\n').skip(1));
+        lines.map(<[u8]>::trim_ascii_end)
+    }
+}
+
+impl Store {
+    /// Saves a checkpoint that records a position of the history.
+    pub(crate) fn save_with_history(
+        &mut self,
+        step: u64,
+        score: Option<f64>,
+        state: &[&dyn Savable],
+        metadata: &Metadata,
+        history: Option<&Position>,
+    ) -> Result<Saved> {
+        let json = |position| serde_json::to_string(position).expect("strings and numbers always become JSON");
+        let entry = history.map(|position| (KEY, json(position)));
+        self.save_internal(step, score, state, metadata, entry.into_iter().collect())
+    }
+
+    /// Appends lines after a position and waits until they are on the disk. Returns the position after them, or nothing if the
+    /// segment is gone or shorter than it was.
+    ///
+    /// Lines after the position that no checkpoint in the folder needs are cut off: a save that failed or was killed left
+    /// them. Else a new segment begins, and also if the segment takes no more lines.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if the lines cannot be written.
+    pub(crate) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
+        self.writer()?;
+        let path = self.absolute.join(&at.file);
+        let file = match OpenOptions::new().append(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(_) => return self.begin_history(Some(at), lines).map(Some),
+        };
+        let bytes = file.metadata().map_err(io_error(&path, "find the size of"))?.len();
+        if bytes < at.bytes {
+            return Ok(None);
+        }
+        if bytes > at.bytes && (is_needed_after(&self.absolute, at)? || file.set_len(at.bytes).is_err()) {
+            return self.begin_history(Some(at), lines).map(Some);
+        }
+        match write_lines(self.saver.files(), &file, &lines.concat()) {
+            Ok(warning) => {
+                self.warn_not_synced(&path, warning);
+                Ok(Some(lines.iter().fold(at.clone(), |position, line| position.after(line))))
+            }
+            Err(error) => {
+                let _ = file.set_len(at.bytes);
+                match error.kind() {
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Err(io_error(&path, "append to")(error)),
+                    _ => self.begin_history(Some(at), lines).map(Some),
+                }
+            }
+        }
+    }
+
+    /// Begins a new segment, with these lines, that continues another one from a position or stands for itself. Waits until
+    /// it is on the disk. Returns the position after the lines.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if the segment cannot be written.
+    pub(crate) fn begin_history(&mut self, parent: Option<&Position>, lines: &[Vec<u8>]) -> Result<Position> {
+        self.writer()?;
+        let (path, file) = create_segment(self.saver.files(), &self.absolute, parent)?;
+        let head = Head { history: FORMAT, parent: parent.cloned() }.to_line();
+        let start = Position {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            bytes: head.len() as u64,
+            lines: parent.map_or(0, |parent| parent.lines),
+            sha256: hex_sha256(&head),
+        };
+        match write_lines(self.saver.files(), &file, &[head, lines.concat()].concat()) {
+            Ok(warning) => self.warn_not_synced(&path, warning),
+            Err(error) => {
+                let _ = self.saver.files().remove(&path);
+                return Err(io_error(&path, "write")(error));
+            }
+        }
+        let synced = sync_folder(self.saver.files(), &self.absolute);
+        let warning = synced.map_err(io_error(&self.absolute, "sync the folder to the disk"))?;
+        self.warn(warning.into_iter().collect());
+        Ok(lines.iter().fold(start, |position, line| position.after(line)))
+    }
+
+    fn warn_not_synced(&mut self, path: &Path, reason: Option<String>) {
+        self.warn(reason.map(|reason| Warning::NotSynced { path: path.to_owned(), reason }).into_iter().collect());
+    }
+}
+
+impl Writer {
+    /// Deletes the history.
+    pub(super) fn clear_history(files: &dyn Files, folder: &Path) -> Result<()> {
+        segments(folder)?.iter().try_for_each(|(_, path)| files.remove(path).map_err(io_error(path, "delete")))
+    }
+
+    /// Copies the history into an archive of checkpoints, since both parts of the run continue from it.
+    pub(super) fn copy_history(files: &dyn Files, folder: &Path, archive: &Path) -> Result<()> {
+        segments(folder)?.iter().try_for_each(|(_, path)| {
+            let copied = archive.join(path.file_name().unwrap_or_default());
+            let copy = || {
+                fs::copy(path, &copied)?;
+                let file = OpenOptions::new().append(true).open(&copied)?;
+                write_lines(files, &file, &[]).map(drop)
+            };
+            copy().map_err(io_error(path, "copy to the archive"))
+        })
+    }
+}
+
+/// Returns the position of the history when a checkpoint was saved, if it is recorded.
+///
+/// # Errors
+///
+/// As [`Checkpoint::open`](super::super::Checkpoint::open), and [`Error::Checkpoint`] if the entry cannot be read.
+pub(crate) fn history_of(path: &Path) -> Result<Option<Position>> {
+    let json = describe(path)?.remove(KEY);
+    json.map(|json| serde_json::from_str(&json)).transpose().map_err(|error| Error::Checkpoint {
+        path: path.to_owned(),
+        part: CheckpointPart::Header,
+        problem: format!("the position of the history: {error}"),
+    })
+}
+
+/// Reads the history in a folder up to a position, and checks every byte of it.
+///
+/// A history need not be complete: a checkpoint may have been copied without it. What is missing is always its beginning.
+pub(crate) fn read_history(folder: &Path, position: &Position) -> FoundHistory {
+    let mut found = FoundHistory { segments: Vec::new(), missing: None };
+    let mut next = Some(position.clone());
+    while let Some(at) = next.take() {
+        match read_segment(folder, &at) {
+            Ok((head, bytes)) => {
+                found.segments.push(bytes);
+                next = head.parent;
+            }
+            Err(why) => found.missing = Some((at, why)),
+        }
+    }
+    found.segments.reverse();
+    found
+}
+
+/// Reads a segment up to a position; the message of an error says what is wrong with it.
+fn read_segment(folder: &Path, at: &Position) -> Result<(Head, Vec<u8>), String> {
+    if number_of(&at.file).is_none() {
+        return Err(format!("{:?} is not the name of a segment", at.file));
+    }
+    let path = folder.join(&at.file);
+    let problem = |problem: String| format!("{}: {problem}", path.display());
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(at.bytes).read_to_end(&mut bytes));
+    read.map_err(|error| problem(format!("cannot read: {error}")))?;
+    if (bytes.len() as u64) < at.bytes {
+        return Err(problem(format!("expected at least {} bytes, found {}: cut short", at.bytes, bytes.len())));
+    }
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let head = serde_json::from_slice::<Head>(first).map_err(|error| problem(format!("its first line: {error}")))?;
+    if head.history != FORMAT {
+        return Err(problem(format!("written by another version: expected format {FORMAT}, found {}", head.history)));
+    }
+    let start = Position {
+        file: at.file.clone(),
+        bytes: first.len() as u64,
+        lines: head.parent.as_ref().map_or(0, |parent| parent.lines),
+        sha256: hex_sha256(first),
+    };
+    let end = lines.fold(start, Position::after);
+    if end != *at {
+        let (sum, expected) = (end.sha256, &at.sha256);
+        return Err(problem(format!("changed since it was written: its SHA-256 is {sum}, expected {expected}")));
+    }
+    Ok((head, bytes))
+}
+
+/// Says whether a checkpoint in the folder may need lines of a segment after a position. Reads all headers.
+fn is_needed_after(folder: &Path, at: &Position) -> Result<bool> {
+    let is_needed = |path: PathBuf| match history_of(&path) {
+        Ok(position) => position.is_some_and(|it| it.file == at.file && it.bytes > at.bytes),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => false,
+        // An undamaged copy of it may be put back.
+        Err(_) => true,
+    };
+    Ok(super::files(folder)?.into_iter().any(|(path, _)| is_needed(path)))
+}
+
+/// Writes all bytes and waits until they are on the disk; returns why they cannot be synced on a file system without sync.
+fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<Option<String>> {
+    while !bytes.is_empty() {
+        match files.write(file, bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match files.sync(file) {
+        Err(error) if is_unsupported(&error) => Ok(Some(error.to_string())),
+        synced => synced.map(|()| None),
+    }
+}
+
+/// Creates the segment that follows all others, and its parent also if that is missing: it may be put back.
+fn create_segment(files: &dyn Files, folder: &Path, parent: Option<&Position>) -> Result<(PathBuf, File)> {
+    let parent = parent.and_then(|parent| number_of(&parent.file));
+    let mut number = segments(folder)?.into_iter().map(|(number, _)| number).chain(parent).max().unwrap_or(0);
+    loop {
+        number = number.saturating_add(1);
+        let path = folder.join(format!("{PREFIX}{number:04}{EXTENSION}"));
+        match files.create(&path, false) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && number < u64::MAX => {}
+            Err(error) => return Err(io_error(&path, "create")(error)),
+        }
+    }
+}
+
+/// The numbers and paths of all segments in a folder.
+fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let error = || io_error(folder, "list the folder");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(error())? {
+        let entry = entry.map_err(error())?;
+        let number = entry.file_name().to_str().and_then(number_of);
+        found.extend(number.map(|number| (number, entry.path())));
+    }
+    Ok(found)
+}
+
+/// The number in a segment's name: 1 in `history-0001.jsonl`.
+fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests;
