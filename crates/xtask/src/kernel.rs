@@ -36,8 +36,6 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         .arg(connection_file)
         .env("EVCXR_TMPDIR", slot.crate_folder())
         .env("EVCXR_CONFIG_DIR", &config)
-        // Where evcxr looks for a kernelspec of an older evcxr to write over: never the one in the user's home.
-        .env("JUPYTER_PATH", &config)
         // Kept open as the kernel's standard input, and its compilers', the lock ends when the last of them does.
         .stdin(slot.lock()?)
         .exec();

@@ -106,6 +106,13 @@ pub(crate) fn ensure_rivals(workspace: &Workspace) -> Result<PathBuf> {
     python::ensure_own(&workspace.bench_venv(), &wanted, "crates/bench/requirements.txt")
 }
 
+/// Makes the Python environment of the clients ready that the kernel is tested with; gives its Python.
+pub(crate) fn ensure_clients(workspace: &Workspace) -> Result<PathBuf> {
+    let _lock = lock(workspace)?;
+    let wanted = requirements::Requirements::read_pins(&workspace.kernel_crate().join("tests/requirements.txt"))?;
+    python::ensure_own(&workspace.kernel().join("clients"), &wanted, "crates/kernel/tests/requirements.txt")
+}
+
 /// Lets one set-up at a time work in the clone.
 fn lock(workspace: &Workspace) -> Result<File> {
     let path = workspace.kernel().join("setup.lock");

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all checks and tests, in the order of their cost.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use crate::workspace::Workspace;
@@ -25,7 +26,22 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
     cargo(&workspace, "pass the tests", ["test", "--workspace", "--locked"], long)?;
-    if long { notebook::execute_all(&workspace, &environment) } else { Ok(()) }
+    if !long {
+        return Ok(());
+    }
+    test_kernel(&workspace, &environment)?;
+    notebook::execute_all(&workspace, &environment)
+}
+
+/// Tests the kernel that is installed with real clients, which have a Python environment of their own.
+fn test_kernel(workspace: &Workspace, environment: &setup::Environment) -> Result<()> {
+    let python = setup::ensure_clients(workspace)?;
+    let kernelspecs = environment.python.ancestors().nth(2).unwrap_or(Path::new("/")).join("share/jupyter");
+    let mut tests = environment.command(python);
+    tests.args(["-m", "unittest", "discover", "--verbose", "--start-directory"]);
+    tests.arg(workspace.kernel_crate().join("tests")).env("JUPYTER_PATH", kernelspecs);
+    eprintln!("python -m unittest discover --start-directory crates/kernel/tests");
+    command::run("pass the kernel's tests", &mut tests)
 }
 
 fn cargo(

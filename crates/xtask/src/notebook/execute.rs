@@ -11,8 +11,8 @@ use super::{failures, twice};
 use crate::setup::Environment;
 use crate::{Error, Result};
 
-/// The configuration by which nbconvert stops at a cell that fails.
-const STOP_ON_FAILURE: &str = "notebooks/stop_on_failure.py";
+/// The configuration by which nbconvert announces cells, and keeps a notebook that fails.
+const CONFIGURATION: &str = include_str!("execute.py");
 
 /// How many of nbconvert's last words are shown when no cell failed.
 const LAST_LINES: usize = 25;
@@ -23,27 +23,19 @@ const LAST_LINES: usize = 25;
 /// Names the cells that failed, with the compiler's or the panic's message. What was executed up to there
 /// is in the two files as well.
 pub(super) fn execute(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
-    let configuration = environment.root.join(STOP_ON_FAILURE);
-    execute_by(nbconvert(environment, &configuration), environment, notebook, folder)
+    execute_by(nbconvert(environment, folder, CONFIGURATION)?, environment, notebook, folder)
 }
 
 /// As [`execute`], with every cell run twice in a row, and with short trainings.
 pub(super) fn execute_twice(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
-    let configuration = folder.join("twice.py");
-    let write = || {
-        fs::create_dir_all(folder)?;
-        fs::write(&configuration, twice::CONFIGURATION)
-    };
-    write().map_err(|source| Error::io("write", &configuration, &source))?;
-    let mut nbconvert = nbconvert(environment, &configuration);
-    nbconvert.env("STOP_ON_FAILURE", environment.root.join(STOP_ON_FAILURE)).env("SHORTER", twice::shorter(notebook)?);
+    let mut nbconvert = nbconvert(environment, folder, &[CONFIGURATION, twice::CONFIGURATION].concat())?;
+    nbconvert.env("SHORTER", twice::shorter(notebook)?);
     execute_by(nbconvert, environment, notebook, folder)
 }
 
 fn execute_by(mut execution: Command, environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
     let executed = folder.join(notebook.file_name().expect("a notebook has a file name"));
     let tried = format!("execute {}", notebook.display());
-    fs::create_dir_all(folder).map_err(|source| Error::io("make", folder, &source))?;
     // So that a file found afterwards is one of this run.
     let _ = fs::remove_file(&executed);
     let ended = convert(execution.args(["--execute", "--to=notebook"]), notebook, &executed)?;
@@ -51,8 +43,7 @@ fn execute_by(mut execution: Command, environment: &Environment, notebook: &Path
         return Err(Error::new(tried).got(ended.last_words));
     }
     let failures = list(&failures::find(&Notebook::read(&executed)?));
-    let mut rendering = nbconvert(environment, &environment.root.join(STOP_ON_FAILURE));
-    let html = convert(rendering.arg("--to=html"), &executed, &executed.with_extension("html"))?;
+    let html = convert(environment.module("nbconvert").arg("--to=html"), &executed, &executed.with_extension("html"))?;
     if !failures.is_empty() {
         let hint = format!("The notebook as far as it came: {}", executed.with_extension("html").display());
         return Err(Error::new(tried).got(failures).hint(hint));
@@ -70,11 +61,17 @@ struct Ended {
     last_words: String,
 }
 
-/// nbconvert with a configuration.
-fn nbconvert(environment: &Environment, configuration: &Path) -> Command {
+/// nbconvert with a configuration, which is written into `folder`.
+fn nbconvert(environment: &Environment, folder: &Path, configuration: &str) -> Result<Command> {
+    let path = folder.join("nbconvert.py");
+    let write = || {
+        fs::create_dir_all(folder)?;
+        fs::write(&path, configuration)
+    };
+    write().map_err(|source| Error::io("write", &path, &source))?;
     let mut nbconvert = environment.module("nbconvert");
-    nbconvert.arg("--config").arg(configuration);
-    nbconvert
+    nbconvert.arg("--config").arg(path);
+    Ok(nbconvert)
 }
 
 /// Runs nbconvert, relays the announcements of cells and keeps all else that it says.
@@ -86,7 +83,6 @@ fn convert(nbconvert: &mut Command, from: &Path, to: &Path) -> Result<Ended> {
         .arg(from)
         .env("KEEP_FAILED_NOTEBOOK", to)
         .stdin(Stdio::null())
-        // The kernel greets there.
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -104,7 +100,7 @@ fn convert(nbconvert: &mut Command, from: &Path, to: &Path) -> Result<Ended> {
     Ok(Ended { success, last_words: said[said.len().saturating_sub(LAST_LINES)..].join("\n") })
 }
 
-/// `  3.4 s  cell 12/53  let mut network = …`, as `notebooks/stop_on_failure.py` prints it.
+/// `  3.4 s  cell 12/53  let mut network = …`, as `execute.py` prints it.
 fn is_announcement(line: &str) -> bool {
     line.trim_start().split_once(" s  cell ").is_some_and(|(seconds, _)| seconds.parse::<f64>().is_ok())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::ipynb::Notebook;
 use crate::{Error, Result};
 
-/// The configuration of nbconvert that does it.
+/// The configuration of nbconvert that does it, to follow `execute.py`.
 pub(super) const CONFIGURATION: &str = include_str!("twice.py");
 
 /// A text in a notebook's cells, and what stands in its place.
