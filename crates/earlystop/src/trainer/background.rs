@@ -85,3 +85,73 @@ impl Drop for Background {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ndarray::{Array1, Array3};
+    use tch::Device;
+
+    use crate::checkpoint::Store;
+    use crate::trainer::Trainer;
+    use crate::{Examples, Network, Optimizer};
+
+    fn trainer(layers: &[i64], folder: &std::path::Path, in_background: bool) -> Trainer {
+        let examples =
+            Examples::new(Array3::zeros((64, 28, 28)), Array1::from_shape_fn(64, |i| (i % 10) as u8)).unwrap();
+        let start = Network::builder([28, 28, 1]).flatten();
+        let names = ["layer_fc1", "layer_fc2"].iter().zip(layers);
+        let network = names.fold(start, |network, (name, &size)| network.fully_connected(size as usize, name));
+        let network = network.softmax_classifier(10).build(Device::Cpu).unwrap();
+        let optimizer = Optimizer::adam(&network, 1e-4).unwrap();
+        let trainer = Trainer::builder(network, optimizer, &examples, &examples);
+        trainer.checkpoints(folder).save_in_background(in_background).build().unwrap()
+    }
+
+    fn median(mut times: Vec<Duration>) -> f64 {
+        times.sort();
+        1e3 * times[times.len() / 2].as_secs_f64()
+    }
+
+    /// `cargo test --release --lib the_training_waits -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "measures how long a training waits for a save"]
+    fn the_training_waits_for_a_copy_of_its_state() {
+        for (layers, saves) in [(&[287][..], 101), (&[2000, 3200], 21), (&[8000, 9600], 9)] {
+            let mut waits = Vec::new();
+            let mut bytes = 0;
+            for in_background in [false, true] {
+                let folder = tempfile::tempdir().unwrap();
+                let mut trainer = trainer(layers, folder.path(), in_background);
+                bytes = trainer.tensors().iter().map(|named| named.tensor.numel() * 4).sum::<usize>();
+                trainer.take_folder(&mut |_| None).unwrap();
+                let times = (0..saves).map(|_| {
+                    let start = Instant::now();
+                    trainer.commit(None, &mut |_| None).unwrap();
+                    let waited = start.elapsed();
+                    trainer.collect(true, &mut |_| None).unwrap();
+                    (waited, start.elapsed())
+                });
+                let (waited, whole): (Vec<_>, Vec<_>) = times.skip(1).unzip();
+                waits.push((median(waited), median(whole)));
+                assert!(Store::open(folder.path()).unwrap().latest_valid().unwrap().saved.is_some());
+            }
+            let (from, mut to) = (vec![1u8; bytes], vec![0u8; bytes]);
+            let copies = (0..saves).map(|_| {
+                let start = Instant::now();
+                to.copy_from_slice(std::hint::black_box(&from));
+                std::hint::black_box(&mut to);
+                start.elapsed()
+            });
+            let memcpy = median(copies.skip(1).collect());
+            println!(
+                "{:.1} MB: the training waits {:.2} ms, in the background {:.2} ms of {:.2} ms; a memcpy takes {memcpy:.2} ms",
+                bytes as f64 / 1e6,
+                waits[0].0,
+                waits[1].0,
+                waits[1].1
+            );
+        }
+    }
+}
