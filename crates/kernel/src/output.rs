@@ -11,6 +11,10 @@ use crate::failure::Panic;
 
 /// How long text on stderr is held back.
 const HOLD: Duration = Duration::from_millis(50);
+/// How long text on stdout is held back, so that lines printed one by one become one message.
+const GATHER: Duration = Duration::from_millis(10);
+/// How many bytes of text become one message at most, unless they were written at once.
+const MESSAGE: usize = 1 << 16;
 /// How long rich output is held back for further representations of the same value.
 const ALTERNATIVES: Duration = Duration::from_millis(300);
 /// How many bytes of a cell's stderr are kept to find messages in.
@@ -27,6 +31,9 @@ pub(crate) struct Output {
     /// Whether nothing is published.
     silent: bool,
     count: u32,
+    /// Text on stdout that is not published yet.
+    stdout: String,
+    gathered_at: Option<Instant>,
     /// What the cell wrote to stderr.
     stderr: String,
     /// The length of the published part of `stderr`.
@@ -60,12 +67,18 @@ impl Output {
     }
 
     pub(crate) fn stdout(&mut self, text: &str, outgoing: &Outgoing) {
-        self.flush(outgoing);
-        self.stream("stdout", text, outgoing);
+        self.flush_bundle(outgoing);
+        self.flush_stderr(outgoing);
+        self.stdout.push_str(text);
+        self.gathered_at.get_or_insert_with(Instant::now);
+        if self.stdout.len() >= MESSAGE {
+            self.flush_stdout(outgoing);
+        }
     }
 
     pub(crate) fn stderr(&mut self, text: &str, outgoing: &Outgoing) {
         self.flush_bundle(outgoing);
+        self.flush_stdout(outgoing);
         self.stderr.push_str(text);
         self.held_at = Some(Instant::now());
         if self.stderr.len() > KEPT {
@@ -95,6 +108,7 @@ impl Output {
 
     /// Adds rich output. Consecutive outputs of different MIME types are representations of one value.
     pub(crate) fn content(&mut self, mime_type: &str, body: String, outgoing: &Outgoing) {
+        self.flush_stdout(outgoing);
         self.flush_stderr(outgoing);
         if let Some(mime_type) = mime_type.strip_suffix(RESULT) {
             self.flush_bundle(outgoing);
@@ -118,6 +132,7 @@ impl Output {
     /// Returns the panic that ended the cell, and does not publish its message if that is still held back.
     pub(crate) fn take_panic(&mut self, outgoing: &Outgoing) -> Panic {
         self.flush_bundle(outgoing);
+        self.flush_stdout(outgoing);
         let Some((begin, panic)) = Panic::find_last(&self.stderr) else { return Panic::silent() };
         if begin >= self.published {
             self.stream("stderr", &self.stderr[self.published..begin], outgoing);
@@ -130,6 +145,7 @@ impl Output {
     /// Returns the message of the error that a `?` returned.
     pub(crate) fn take_error(&mut self, outgoing: &Outgoing) -> String {
         self.flush_bundle(outgoing);
+        self.flush_stdout(outgoing);
         let message = self.stderr[self.published..].trim_end().to_owned();
         self.published = self.stderr.len();
         self.held_at = None;
@@ -140,11 +156,15 @@ impl Output {
     /// Publishes everything that is held back.
     pub(crate) fn flush(&mut self, outgoing: &Outgoing) {
         self.flush_bundle(outgoing);
+        self.flush_stdout(outgoing);
         self.flush_stderr(outgoing);
     }
 
     /// Publishes what was held back for long enough.
     pub(crate) fn flush_due(&mut self, outgoing: &Outgoing) {
+        if self.gathered_at.is_some_and(|at| at.elapsed() >= GATHER) {
+            self.flush_stdout(outgoing);
+        }
         if self.held_at.is_some_and(|at| at.elapsed() >= HOLD) {
             self.flush_stderr(outgoing);
         }
@@ -157,7 +177,15 @@ impl Output {
     pub(crate) fn due(&self) -> Option<Instant> {
         let held = self.held_at.map(|at| at + HOLD);
         let bundled = self.bundled_at.map(|at| at + ALTERNATIVES);
-        held.into_iter().chain(bundled).min()
+        let gathered = self.gathered_at.map(|at| at + GATHER);
+        [held, bundled, gathered].into_iter().flatten().min()
+    }
+
+    fn flush_stdout(&mut self, outgoing: &Outgoing) {
+        if self.gathered_at.take().is_some() {
+            let text = std::mem::take(&mut self.stdout);
+            self.stream("stdout", &text, outgoing);
+        }
     }
 
     fn flush_stderr(&mut self, outgoing: &Outgoing) {

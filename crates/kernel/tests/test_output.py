@@ -69,12 +69,14 @@ class Output(KernelTest):
         self.ok("#[derive(Debug)]\nstruct Own;\nimpl Own { fn evcxr_display(&self) { %s } }" % own)
         self.assertEqual(self.ok("Own").contents("display_data")[0]["data"], {"text/html": "own"})
         self.assertIn("Debug", str(self.fails("struct Nothing; Nothing").messages))
-        self.ok("trait Show { fn evcxr_display(&self); }\nimpl Show for Vec<u8> { fn evcxr_display(&self) { %s } }" % own)
-        self.assertEqual(self.ok("vec![1u8]").contents("display_data")[0]["data"], {"text/html": "own"})
         self.ok(":fmt {:#?}")
-        self.assertEqual(self.ok("vec![1]").plain, "[\n    1,\n]")
+        self.assertEqual(self.ok("Some(1)").plain, "Some(\n    1,\n)")
         self.ok(":fmt {:?}")
         self.assertIn("x: i32", self.ok("let x = 1i32;\n").reply["status"] + self.ok(":vars").plain)
+        # With a trait of the cells' own evcxr shows nothing else.
+        self.ok("trait Show { fn evcxr_display(&self); }\nimpl Show for Vec<u8> { fn evcxr_display(&self) { %s } }" % own)
+        self.assertEqual(self.ok("vec![1u8]").contents("display_data")[0]["data"], {"text/html": "own"})
+        self.ok(":clear")
 
     def test_100_000_lines_lose_nothing(self):
         result = self.ok('for i in 0..100_000 { println!("{i}"); if i % 1000 == 0 { eprintln!("{i}"); } }')
