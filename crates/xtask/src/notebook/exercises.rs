@@ -12,7 +12,7 @@ pub(super) const PROMISES: Promises = Promises {
         "Preparations",
         "1. When to stop",
         "Is that luck?",
-        "Where over-fitting is real",
+        "Where overfitting is real",
         "2. Load instead of train",
         "3. A checkpoint every 100 iterations",
         "4. Another network",
@@ -33,7 +33,7 @@ pub(super) const PROMISES: Promises = Promises {
         SECOND_CALL,
         r"iteration 1200 .*",
         r".*damaged: its SHA-256 is .*",
-        r"going on from iteration 1100: .*",
+        r"continuing from iteration 1100: .*",
         r".*does not fit, so nothing was restored:",
         r#"restored: "layer_conv1.weight""#,
         FINE_TUNED,
@@ -48,7 +48,7 @@ pub(super) const PROMISES: Promises = Promises {
         PROBABILITY,
         SEVENS,
     ],
-    figures: 11,
+    figures: 16,
     story: check_story,
 };
 

@@ -66,7 +66,7 @@ pub(super) const PROMISES: Promises = Promises {
         r"Confusion Matrix:",
         WEIGHTS,
     ],
-    figures: 8,
+    figures: 13,
     story: check_story,
 };
 
