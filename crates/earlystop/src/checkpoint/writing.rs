@@ -133,14 +133,22 @@ fn create_temporary(files: &dyn Files, path: &Path, target: &Path, is_private: b
 pub(super) fn remove_temporaries(files: &dyn Files, path: &Path) {
     let Some(prefix) = temporary_prefix(path) else { return };
     for temporary in temporaries(folder_of(path), prefix.as_encoded_bytes()) {
-        // A saver locks its file before the first byte, so an empty one may be anybody's.
-        if is_abandoned(files, &temporary) && fs::metadata(&temporary).is_ok_and(|metadata| metadata.len() > 0) {
+        if is_abandoned(files, &temporary) && fs::metadata(&temporary).is_ok_and(|metadata| is_begun_or_old(&metadata))
+        {
             let _ = files.remove(&temporary);
         }
     }
 }
 
-/// The files in the folder that [`write_atomically`] may have left there, by what their names start with.
+/// Returns whether a temporary file without a lock was left behind. A saver locks its file before the first byte, so an empty one
+/// may have been created just now.
+fn is_begun_or_old(metadata: &fs::Metadata) -> bool {
+    const MAX_AGE: Duration = Duration::from_secs(60);
+    let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+    metadata.len() > 0 || age.is_some_and(|age| age > MAX_AGE)
+}
+
+/// The files in the folder that a save may have left there, by what their names start with.
 pub(super) fn temporaries(folder: &Path, prefix: &[u8]) -> Vec<PathBuf> {
     let is_temporary = |entry: &fs::DirEntry| {
         let name = entry.file_name();
