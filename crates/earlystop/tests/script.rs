@@ -62,10 +62,10 @@ fn folder_with_data() -> tempfile::TempDir {
     folder
 }
 
-/// Every tensor's bytes, and the history without its times, as the checkpoint of an iteration has them.
-fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, serde_json::Value) {
-    let path = folder.join(format!("checkpoints/train/step-{iteration:06}.safetensors"));
-    let checkpoint = Checkpoint::read(path).unwrap();
+/// Every tensor's bytes, and the history up to there without its times, of the checkpoint of an iteration.
+fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, Vec<serde_json::Value>) {
+    let folder = folder.join("checkpoints/train");
+    let checkpoint = Checkpoint::read(folder.join(format!("step-{iteration:06}.safetensors"))).unwrap();
     let bytes = |name: &str| {
         let tensor = checkpoint.tensor(name).unwrap();
         let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
@@ -73,10 +73,14 @@ fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, serde_json::Value) {
         bytes
     };
     let tensors = checkpoint.infos().map(|info| bytes(&info.name)).collect();
-    let mut run: serde_json::Value = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
-    let mut history = run["stopping"]["history"].take();
-    for observation in history.as_array_mut().unwrap() {
-        observation["elapsed"].take();
+    let lines = std::fs::read_to_string(folder.join("history-0001.jsonl")).unwrap();
+    // The first line is the head. A run that was killed may have left half of the last one.
+    let observations = lines.lines().skip(1).filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut history: Vec<_> =
+        observations.filter(|seen| seen["iteration"].as_u64().is_some_and(|seen| seen <= iteration)).collect();
+    assert_eq!(history.len() as u64, iteration / 100);
+    for observation in &mut history {
+        assert!(!observation["elapsed"].take().is_null());
     }
     (tensors, history)
 }
