@@ -38,11 +38,12 @@ pub(crate) fn find<'a>(source: &str, number: usize, cells: impl Iterator<Item = 
     best.map(|(_, place)| place)
 }
 
-/// Returns the line number in `src/lib.rs:LINE:COLUMN`, the compiled source. Other locations have none.
+/// Returns the line number in `src/lib.rs:LINE:COLUMN`, the compiled source. In a workspace, as the notebooks' launcher makes one,
+/// the name of evcxr's crate comes before it. Other locations have none.
 pub(crate) fn line_of(location: &str) -> Option<usize> {
     let mut parts = location.rsplitn(3, ':');
     let (_column, line, file) = (parts.next()?, parts.next()?, parts.next()?);
-    (file == "src/lib.rs").then(|| line.parse().ok())?
+    matches!(file, "src/lib.rs" | "ctx/src/lib.rs").then(|| line.parse().ok())?
 }
 
 #[cfg(test)]
@@ -71,6 +72,7 @@ mod tests {
     #[test]
     fn only_the_compiled_source_has_lines_of_cells() {
         assert_eq!(line_of("src/lib.rs:12:5"), Some(12));
+        assert_eq!(line_of("ctx/src/lib.rs:12:5"), Some(12));
         assert_eq!(line_of("/registry/tch/src/lib.rs:12:5"), None);
         assert_eq!(line_of("src/lib.rs"), None);
     }
