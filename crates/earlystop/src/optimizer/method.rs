@@ -63,6 +63,18 @@ impl Clip {
         // NaN stays NaN.
         gradient.clamp(-self.value as f32, self.value as f32) * self.factor as f32
     }
+
+    /// Does the same by libtorch's operations, for values of any kind on any device.
+    pub(super) fn apply_anywhere(self, gradient: &Tensor) -> Result<Tensor, TchError> {
+        let mut clipped = gradient.shallow_clone();
+        if self.value.is_finite() {
+            clipped = clipped.f_clamp(-self.value, self.value)?;
+        }
+        if self.factor != 1.0 {
+            clipped = clipped.f_mul_scalar(self.factor)?;
+        }
+        Ok(clipped)
+    }
 }
 
 impl Step {
@@ -144,13 +156,7 @@ impl Step {
         gradient: &Tensor,
     ) -> Result<(), TchError> {
         let mut values = values.shallow_clone();
-        let mut g = gradient.shallow_clone();
-        if self.clip.value.is_finite() {
-            g = g.f_clamp(-self.clip.value, self.clip.value)?;
-        }
-        if self.clip.factor != 1.0 {
-            g = g.f_mul_scalar(self.clip.factor)?;
-        }
+        let mut g = self.clip.apply_anywhere(gradient)?;
         if self.coupled_decay() != 0.0 {
             g = g.f_add(&values.f_mul_scalar(self.coupled_decay())?)?;
         }

@@ -138,11 +138,12 @@ fn is_trained(parameter: &Parameter) -> bool {
 /// Adds up the squares of a gradient's values, in an order that depends on nothing but their number.
 fn square_sum(gradient: &Tensor, clip: Clip) -> Result<f64, tch::TchError> {
     if gradient.kind() != Kind::Float || gradient.device() != Device::Cpu {
-        let clipped = match clip.value.is_finite() {
-            true => gradient.f_clamp(-clip.value, clip.value)?,
-            false => gradient.shallow_clone(),
-        };
-        return clipped.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?.f_double_value(&[]);
+        return clip
+            .apply_anywhere(gradient)?
+            .f_to_kind(Kind::Double)?
+            .f_square()?
+            .f_sum(Kind::Double)?
+            .f_double_value(&[]);
     }
     // SAFETY: the gradient was computed for this step alone, and nothing writes to it here.
     let gradient = unsafe { values(gradient) };

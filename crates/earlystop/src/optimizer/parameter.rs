@@ -1,5 +1,7 @@
 //! What an optimizer trains.
 
+use std::collections::HashSet;
+
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::checkpoint::{NamedTensor, Savable};
@@ -31,15 +33,14 @@ impl Savable for nn::VarStore {
 
 impl Trainable for nn::VarStore {
     fn variables_to_train(&self) -> Vec<NamedTensor> {
-        let trainable = self.trainable_variables();
-        let is_trainable = |named: &NamedTensor| trainable.iter().any(|tensor| is_same(tensor, &named.tensor));
-        self.tensors().into_iter().filter(is_trainable).collect()
+        let trainable: HashSet<_> = self.trainable_variables().iter().map(identity).collect();
+        self.tensors().into_iter().filter(|named| trainable.contains(&identity(&named.tensor))).collect()
     }
 }
 
-/// Says whether two tensors are one variable.
-fn is_same(a: &Tensor, b: &Tensor) -> bool {
-    a.data_ptr() == b.data_ptr() && a.size() == b.size()
+/// Returns what two tensors have in common if they are one variable: the address of the values, and the shape.
+fn identity(tensor: &Tensor) -> (usize, Vec<i64>) {
+    (tensor.data_ptr() as usize, tensor.size())
 }
 
 /// A variable that an optimizer was made for, and how it is trained.
@@ -78,7 +79,7 @@ impl Parameter {
 
     /// Says whether this is the variable of a model.
     pub(super) fn is(&self, named: &NamedTensor) -> bool {
-        self.name == named.name && is_same(self.leaf.variable(), &named.tensor)
+        self.name == named.name && identity(self.leaf.variable()) == identity(&named.tensor)
     }
 
     /// Refuses a variable that was moved to other memory, as `VarStore::set_device` does.
