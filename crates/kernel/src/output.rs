@@ -125,6 +125,10 @@ impl Output {
     /// Publishes the value of an expression or of one of evcxr's commands.
     pub(crate) fn result(&mut self, representations: &[(String, String)], outgoing: &Outgoing) {
         self.flush(outgoing);
+        self.publish_value(representations, outgoing);
+    }
+
+    fn publish_value(&self, representations: &[(String, String)], outgoing: &Outgoing) {
         let content = json!({"execution_count": self.count, "data": data(representations), "metadata": {}});
         self.publish("execute_result", &content, outgoing);
     }
@@ -201,10 +205,7 @@ impl Output {
         match &bundle[..] {
             [] => {}
             // This is how evcxr displays a value.
-            [(mime_type, _)] if mime_type == "text/plain" => {
-                let content = json!({"execution_count": self.count, "data": data(&bundle), "metadata": {}});
-                self.publish("execute_result", &content, outgoing);
-            }
+            [(mime_type, _)] if mime_type == "text/plain" => self.publish_value(&bundle, outgoing),
             _ => {
                 let content = json!({"data": data(&bundle), "metadata": {}, "transient": {}});
                 self.publish("display_data", &content, outgoing);
