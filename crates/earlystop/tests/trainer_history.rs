@@ -1,16 +1,19 @@
 //! The history beside the checkpoints: what it contains, what a run does without it, and where it branches.
 
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use earlystop::checkpoint::{Checkpoint, Store};
+use earlystop::checkpoint::Checkpoint;
 use earlystop::early_stopping::{Observation, Rule};
 use earlystop::trainer::{Event, Resume, TrainerBuilder};
 use earlystop::{Error, Trainer};
 
 use common::{bits, builder, history};
+use folder::{latest, notes, run_of};
 
 fn run() -> TrainerBuilder {
     builder().stop_when(Rule::never())
@@ -22,33 +25,11 @@ fn straight(end: u64) -> Trainer {
     straight
 }
 
-/// A folder with a run of so many iterations.
-fn run_of(iterations: u64) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    run().checkpoints(folder.path()).build().unwrap().optimize(iterations, |_| ()).unwrap();
-    folder
-}
-
-/// Resumes and returns the notes.
-fn notes(trainer: &mut Trainer, resume: Resume) -> Vec<String> {
-    let mut notes = Vec::new();
-    let resumed = trainer.resume_from(resume, |event| match event {
-        Event::Resumed { notes: found, .. } => notes.clone_from(found),
-        event => panic!("{event}"),
-    });
-    assert!(resumed.unwrap());
-    notes
-}
-
 fn segments(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name.ends_with(".jsonl")).collect();
     names.sort();
     names
-}
-
-fn latest(folder: &Path) -> PathBuf {
-    Store::open(folder).unwrap().latest().unwrap().unwrap().path
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a resume compares, where it can go back to, and what it needs.
 
 mod common;
+#[path = "common/folder.rs"]
+mod folder;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,6 +18,7 @@ use earlystop::trainer::{Event, Resume, TrainerBuilder};
 use earlystop::{Error, Examples, Network, Optimizer, Trainer};
 
 use common::{bits, builder, examples, history, network};
+use folder::{latest, notes, run_of};
 
 fn with_data(train: &Examples, validation: &Examples) -> TrainerBuilder {
     with_rate(3e-3, train, validation)
@@ -31,30 +34,8 @@ fn lower_rate() -> TrainerBuilder {
     with_rate(1e-3, &examples(150, 0), &examples(60, 1000))
 }
 
-/// A folder with a run of so many iterations.
-fn run_of(iterations: u64) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut trainer = builder().stop_when(Rule::never()).checkpoints(folder.path()).build().unwrap();
-    trainer.optimize(iterations, |_| ()).unwrap();
-    folder
-}
-
 fn in_folder(builder: TrainerBuilder, folder: &Path) -> Trainer {
     builder.stop_when(Rule::never()).checkpoints(folder).build().unwrap()
-}
-
-fn notes(trainer: &mut Trainer, resume: Resume) -> Vec<String> {
-    let mut notes = Vec::new();
-    let resumed = trainer.resume_from(resume, |event| match event {
-        Event::Resumed { notes: found, .. } => notes.clone_from(found),
-        event => panic!("{event}"),
-    });
-    assert!(resumed.unwrap());
-    notes
-}
-
-fn latest(folder: &Path) -> PathBuf {
-    Store::open(folder).unwrap().latest().unwrap().unwrap().path
 }
 
 /// Changes the run's state in a checkpoint, with the history in it as in earlier versions, and leaves the file valid.
