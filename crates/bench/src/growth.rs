@@ -1,4 +1,4 @@
-//! What the length of a run costs: rules, commits and resuming after more and more evaluations.
+//! Measures how the costs of rules, commits and resuming grow with the length of a run.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::statistics::median;
 
-/// The lengths of the runs, in evaluations: the bars compare the first with the last.
+/// The lengths of the runs, in evaluations. The bars compare the longest run with the shortest.
 const LENGTHS: [usize; 4] = [100, 1_000, 10_000, 100_000];
 const IMAGES: usize = 5_000;
 /// How many evaluations and commits are measured at a length.
@@ -113,7 +113,7 @@ fn trainer(folder: &Path) -> earlystop::Result<Trainer> {
     trainer.save_policy(SavePolicy::EveryIterations(u64::MAX)).build()
 }
 
-/// Continues a run up to a number of evaluations, and then measures single commits. Gives the size of a checkpoint too.
+/// Continues a run up to a number of evaluations, and then measures single commits. Also returns the size of a checkpoint.
 fn commits(folder: &Path, evaluations: u64, samples: usize) -> Result<(f64, u64)> {
     let mut trainer = trainer(folder)?;
     trainer.resume(|_| ())?;

@@ -4,7 +4,7 @@
 //! - Several files: all parts first, under names that are new; then the index, whose renaming commits all of them. Where a
 //!   single file lies at the path, it counts as long as it exists, and its deletion commits the index.
 //!
-//! What was replaced is deleted last, and what a kill leaves of that the next save deletes.
+//! Replaced files are deleted last. If a kill prevents that, the next save deletes them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata as FileMetadata};
@@ -52,7 +52,7 @@ pub(super) fn save(
     }
 }
 
-/// Cuts the tensors of a state into groups of at most `limit` bytes, or of one tensor that is larger. Never returns none.
+/// Cuts the tensors of a state into groups of at most `limit` bytes, or of one tensor that is larger. Returns at least one group.
 fn groups(tensors: Vec<(&NamedTensor, Entry)>, limit: u64) -> Vec<Vec<(&NamedTensor, Entry)>> {
     let (mut groups, mut bytes) = (vec![Vec::new()], 0u64);
     for tensor in tensors {
@@ -159,10 +159,10 @@ fn strings_of_part(strings: &Metadata, mark: String) -> Metadata {
     shared.chain([(format!("{RESERVED}{MARK}"), mark)]).collect()
 }
 
-/// Parts that no index names yet. Deleted when they are dropped, unless they were kept.
+/// New parts that no index names yet. They are deleted on drop, unless [`keep`](Self::keep) was called.
 struct NewParts<'a> {
     files: &'a dyn Files,
-    /// Each is locked as long as it is here: so no other saver takes it for a leftover.
+    /// Each file stays locked while it is in this list, so that no other saver mistakes it for a leftover.
     placed: Vec<(PathBuf, Placed<'a>)>,
 }
 

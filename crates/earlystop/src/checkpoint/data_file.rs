@@ -60,7 +60,7 @@ impl DataFile {
         self.compare(content.name(), &found, sha256.as_deref())
     }
 
-    /// Compares a checksum. That of a file which another program wrote may belong to older content.
+    /// Compares a checksum with the expected one. If another program rewrote the file, the expected one may be outdated.
     fn compare(&self, name: &str, found: &str, expected: Option<&str>) -> Result<bool> {
         match expected {
             Some(expected) if found != expected => match self.seal {
@@ -82,7 +82,7 @@ impl DataFile {
         }
     }
 
-    /// Makes sure that nobody has written to the file since it was opened.
+    /// Returns an error if the file was changed since it was opened.
     pub(super) fn expect_unchanged(&self) -> Result<()> {
         let now = version(&self.file).map_err(io_error(&self.path, "read the size"))?;
         if now == self.version { Ok(()) } else { Err(self.changed()) }

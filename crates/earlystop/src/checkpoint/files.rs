@@ -1,4 +1,4 @@
-//! What is done to files: the operations that can fail, and reading and writing at a position.
+//! File operations: those that tests can make fail, and reading and writing at a position.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};

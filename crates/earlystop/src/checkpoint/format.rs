@@ -25,7 +25,7 @@ pub(super) const RESERVED: &str = "checkpoint.";
 /// What a header with a checksum starts with; 64 hexadecimal digits follow.
 pub(super) const SUM_PREFIX: &[u8] = br#"{"__metadata__":{"checkpoint.sha256":""#;
 pub(super) const SUM_DIGITS: Range<usize> = SUM_PREFIX.len()..SUM_PREFIX.len() + 64;
-/// What stands in the place of a checksum while it is computed.
+/// The placeholder of a checksum that is not computed yet.
 const NO_SUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 pub(super) const HEADER_SUM: &str = "checkpoint.sha256";
 pub(super) const TENSOR_SUM: &str = "checkpoint.sha256/";
@@ -77,7 +77,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a file of these tensors, which are in the order of the file, and of metadata without checksums.
+    /// Plans a file. `tensors` are in the order of the file; the metadata contains no checksums yet.
     pub(super) fn new(tensors: Vec<(&'a NamedTensor, Entry)>, strings: Metadata) -> Result<Self> {
         let data_bytes = tensors.iter().map(|(_, entry)| entry.bytes() as u64).sum();
         let plan = Plan { tensors, strings, data_bytes };
@@ -100,8 +100,8 @@ impl<'a> Plan<'a> {
 
     /// Writes the file. The same state always gives the same bytes.
     ///
-    /// The header, whose size is known before, is written last: it holds the checksums of what comes after it. Returns its
-    /// own checksum, which so covers the whole file.
+    /// The header is written last, because it contains the checksums of the data. Its size is known in advance. Returns the
+    /// checksum of the header, which thereby covers the whole file.
     pub(super) fn write(&self, output: &Output<'_>) -> Result<String> {
         let start = |header: Vec<u8>| [&(header.len() as u64).to_le_bytes()[..], &header].concat();
         output.write(&start(self.header(&self.no_sums())))?;

@@ -109,7 +109,7 @@ impl Checkpoint {
         self.opened.files[file].read(buffer, start)
     }
 
-    /// Makes sure that nobody has written to the files since they were opened.
+    /// Returns an error if one of the files was changed since it was opened.
     pub(super) fn expect_unchanged(&self) -> Result<()> {
         self.opened.files.iter().try_for_each(|file| file.expect_unchanged())
     }

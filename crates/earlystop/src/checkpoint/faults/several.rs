@@ -1,4 +1,4 @@
-//! States in several files, in one file, and each in the place of the other.
+//! Faults while a state in several files is saved, and while it replaces a single file or is replaced by one.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn a_save_that_fails_at_any_step_leaves_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_disk_that_is_gone_at_any_step_leaves_the_old_state_or_the_new_one() {
-    /// Nothing works any more from an operation on, as when a process is killed.
+    /// All operations fail from a given one on, as if the process had been killed there.
     #[derive(Debug)]
     struct Gone(Arc<Faulty>);
     impl Gone {
