@@ -1,6 +1,9 @@
 //! Paths and file systems as people have them: links, permissions, long names, a changing working directory.
 #![cfg(unix)]
 
+#[path = "common/process.rs"]
+mod process;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use std::process::Command;
 
 use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store};
 use tch::{Device, Kind, Tensor};
+
+use process::passes;
 
 fn state(value: f64) -> Vec<NamedTensor> {
     vec![NamedTensor::new("w", Tensor::full([8], value, (Kind::Float, Device::Cpu)))]
@@ -140,13 +145,9 @@ const FOLDER: &str = "CHECKPOINT_PLACES_FOLDER";
 fn a_store_keeps_its_folder_when_the_working_directory_changes() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
         let dir = tempfile::tempdir().unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_store_keeps_its_folder_when_the_working_directory_changes"])
-            .env(FOLDER, dir.path().canonicalize().unwrap())
-            .current_dir(dir.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "a_store_keeps_its_folder_when_the_working_directory_changes"]);
+        passes(child.env(FOLDER, dir.path().canonicalize().unwrap()).current_dir(dir.path()));
         assert_eq!(names_in(&dir.path().join("run")), [".lock", "after-step-000003", "step-000003.safetensors"]);
         assert_eq!(names_in(&dir.path().join("elsewhere")), [""; 0]);
         return;

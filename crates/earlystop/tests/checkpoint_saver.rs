@@ -1,11 +1,16 @@
 //! Saving and restoring through the public face.
 
+#[path = "common/process.rs"]
+mod process;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use earlystop::Error;
 use earlystop::checkpoint::{Checkpoint, CheckpointPart, Metadata, Mismatch, NamedTensor, Savable, Saver};
 use tch::{Device, Kind, Tensor};
+
+use process::passes;
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -458,13 +463,9 @@ fn a_relative_path_without_a_folder_is_saved_in_the_current_one() {
         return;
     }
     let (dir, _) = scratch();
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_relative_path_without_a_folder_is_saved_in_the_current_one"])
-        .env("CHECKPOINT_RELATIVE_CHILD", "1")
-        .current_dir(dir.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "a_relative_path_without_a_folder_is_saved_in_the_current_one"]);
+    passes(child.env("CHECKPOINT_RELATIVE_CHILD", "1").current_dir(dir.path()));
     assert_eq!(names_in(dir.path()), ["relative.safetensors"]);
 }
 

@@ -1,6 +1,9 @@
 //! Saves that fail, the best variables in memory, and what is restored from where.
 
 mod common;
+#[cfg(unix)]
+#[path = "common/process.rs"]
+mod process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,7 @@ mod without_sync {
     use earlystop::checkpoint::Warning;
 
     use super::*;
+    use crate::process::passes;
 
     const FOLDER: &str = "TRAINER_WITHOUT_SYNC_FOLDER";
 
@@ -102,13 +106,10 @@ mod without_sync {
         let folder = dir.path().join("unreadable");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o333)).unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "without_sync::child_that_trains_without_sync", "--test-threads=1"])
-            .env(FOLDER, &folder)
-            .output()
-            .unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "without_sync::child_that_trains_without_sync", "--test-threads=1"]);
+        passes(child.env(FOLDER, &folder));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         assert!(folder.join("run").is_dir());
     }
 }
@@ -273,6 +274,7 @@ mod full_disk {
     use std::process::Command;
 
     use super::*;
+    use crate::process::passes;
 
     const FOLDER: &str = "TRAINER_SAVES_FOLDER";
     const BACKGROUND: &str = "TRAINER_SAVES_BACKGROUND";
@@ -319,7 +321,7 @@ mod full_disk {
         if in_background {
             child.env(BACKGROUND, "1");
         }
-        assert!(child.env(FOLDER, folder.path()).status().unwrap().success());
+        passes(child.env(FOLDER, folder.path()));
         let (straight, at_best) = straight(100);
         let mut resumed = run().checkpoints(folder.path()).build().unwrap();
         let mut events = Vec::new();
