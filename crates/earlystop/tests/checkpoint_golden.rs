@@ -116,7 +116,12 @@ fn variables(network: &Network) -> BTreeMap<String, Vec<u32>> {
 fn known(trainer: &mut Trainer) -> Expected {
     let history = trainer.history().iter().map(|seen| {
         let wrong = seen.mistakes.as_ref().expect("the run records mistakes").wrong().collect();
-        (seen.iteration, seen.validation_accuracy.to_bits(), seen.validation_loss.map(f64::to_bits), wrong)
+        (
+            seen.iteration,
+            seen.scores["validation_accuracy"].to_bits(),
+            seen.score("validation_loss").map(f64::to_bits),
+            wrong,
+        )
     });
     let history = history.collect();
     let last = variables(trainer.network());

@@ -32,8 +32,8 @@ fn steps(folder: &Path) -> Vec<u64> {
 fn improvements(trainer: &Trainer) -> Vec<u64> {
     let mut highest = f64::NEG_INFINITY;
     let improves = |seen: &&earlystop::early_stopping::Observation| {
-        let improves = seen.validation_accuracy > highest;
-        highest = highest.max(seen.validation_accuracy);
+        let improves = seen.scores["validation_accuracy"] > highest;
+        highest = highest.max(seen.scores["validation_accuracy"]);
         improves
     };
     trainer.history().iter().filter(improves).map(|seen| seen.iteration).collect()

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::number;
 use super::report::clock;
 use super::state::Evaluation;
+use super::{Metric, metric, number};
 
 /// Why a budget of iterations stops a run. It needs no evaluation and has no state.
 pub(super) fn iterations_used_up(budget: u64) -> String {
@@ -35,22 +35,24 @@ impl Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reached {
     pub(super) iteration: u64,
-    #[serde(with = "number")]
-    accuracy: f64,
+    #[serde(with = "number", alias = "accuracy")]
+    score: f64,
 }
 
 impl Reached {
     pub(super) fn find(target: f64, evaluation: &Evaluation) -> Option<Self> {
-        let accuracy = evaluation.observation.validation_accuracy;
-        (accuracy >= target).then_some(Self { iteration: evaluation.observation.iteration, accuracy })
+        let Evaluation { metric, kept, .. } = evaluation;
+        let score = kept.best.score;
+        let is_reached = metric.upwards(score) >= metric.upwards(target);
+        is_reached.then_some(Self { iteration: evaluation.observation.iteration, score })
     }
 
-    pub(super) fn why(&self, target: f64) -> String {
-        format!("the validation accuracy {:.2}% reaches {:.2}%", 100.0 * self.accuracy, 100.0 * target)
+    pub(super) fn why(&self, target: f64, metric: &Metric) -> String {
+        format!("the {metric} {} reaches {}", metric.format(self.score), metric.format(target))
     }
 }
 
-/// The accuracy of the last evaluation is too far below the highest.
+/// The score of the last evaluation is too much worse than the best.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Fall {
     pub(super) iteration: u64,
@@ -62,17 +64,20 @@ pub(super) struct Fall {
 
 impl Fall {
     pub(super) fn find(drop: f64, evaluation: &Evaluation) -> Option<Self> {
-        let (from, to) = (evaluation.highest.best.accuracy, evaluation.observation.validation_accuracy);
-        (to < from - drop).then_some(Self { iteration: evaluation.observation.iteration, from, to })
+        let (from, to) = (evaluation.highest.best.score, evaluation.kept.best.score);
+        let upwards = |score| evaluation.metric.upwards(score);
+        (upwards(to) < upwards(from) - drop).then_some(Self { iteration: evaluation.observation.iteration, from, to })
     }
 
-    pub(super) fn why(&self, drop: f64) -> String {
-        format!(
-            "the validation accuracy fell from {:.1}% to {:.1}%, by more than {:.1} points",
-            100.0 * self.from,
-            100.0 * self.to,
-            100.0 * drop
-        )
+    pub(super) fn why(&self, drop: f64, metric: &Metric) -> String {
+        let Self { from, to, .. } = *self;
+        if metric.is_accuracy() {
+            let [from, to, drop] = [from, to, drop].map(|part| 100.0 * part);
+            return format!("the {metric} fell from {from:.1}% to {to:.1}%, by more than {drop:.1} points");
+        }
+        let moved = if metric.lower_is_better() { "rose" } else { "fell" };
+        let [from, to, drop] = [from, to, drop].map(metric::digits);
+        format!("the {metric} {moved} from {from} to {to}, by more than {drop}")
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::ops::{Bound, RangeBounds as _};
 
-use super::patience::{Measure, MinDelta};
-use super::{Observation, Patience, Rule};
+use super::observation::RESERVED;
+use super::patience::MinDelta;
+use super::{Metric, Observation, Patience, Rule, metric};
 use crate::error::{Error, Result};
 
 impl Rule {
@@ -26,13 +27,17 @@ impl Rule {
     ///
     /// [`Error::Argument`] names the first argument out of range, the expected range and the value.
     pub fn check(&self) -> Result<()> {
+        self.check_on(&self.monitored())
+    }
+
+    fn check_on(&self, monitored: &Metric) -> Result<()> {
         let check = |argument: &str, value: f64, range: Range| range.check(&format!("{argument} of {self}"), value);
         let at_least = |argument: &str, value: u64, least: u64, unit: &str| match value >= least {
             true => Ok(()),
             false => Err(Error::argument(format!("{argument} of {self}"), format!("at least {least} {unit}"), value)),
         };
         match self {
-            Self::Patience(patience) => patience.check(),
+            Self::Patience(patience) => patience.check(monitored),
             Self::NoiseAware { significance, .. } => check("significance", *significance, Range::above(0.0).below(1.0)),
             Self::GeneralizationLoss { alpha } => check("alpha", *alpha, Range::at_least(0.0)),
             Self::ProgressQuotient { alpha, strip } => {
@@ -49,45 +54,55 @@ impl Rule {
                 Err(Error::argument(format!("budget of {self}"), "more than no time", format!("{budget:?}")))
             }
             Self::Time(_) => Ok(()),
-            Self::Target(accuracy) => check("accuracy", *accuracy, Range::above(0.0).at_most(1.0).of_accuracy()),
-            Self::Divergence(drop) => check("drop", *drop, Range::at_least(0.0).below(1.0).of_accuracy()),
+            Self::Target(accuracy) if monitored.is_accuracy() => {
+                check("accuracy", *accuracy, Range::above(0.0).at_most(1.0).of_accuracy())
+            }
+            Self::Target(score) => check("score", *score, Range::FINITE),
+            Self::Divergence(drop) if monitored.is_accuracy() => {
+                check("drop", *drop, Range::at_least(0.0).below(1.0).of_accuracy())
+            }
+            Self::Divergence(drop) => check("drop", *drop, Range::at_least(0.0)),
             Self::AllOf(rules) if rules.is_empty() => {
                 Err(Error::argument("rules of all_of", "at least one: Rule::never() never stops", "none"))
             }
-            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().try_for_each(Self::check),
-            Self::Named { rule, .. } => rule.check(),
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().try_for_each(|rule| rule.check_on(monitored)),
+            Self::Named { rule, .. } => rule.check_on(monitored),
+            Self::On { metric, .. } if metric != monitored => Err(Error::argument(
+                "metric of a rule",
+                format!("one for all its parts, {monitored:?}"),
+                format!("{metric:?}"),
+            )),
+            Self::On { rule, .. } => rule.check_on(monitored),
         }
     }
 }
 
 impl Patience {
-    fn check(&self) -> Result<()> {
+    fn check(&self, monitored: &Metric) -> Result<()> {
+        let is_accuracy = self.watched(monitored).is_accuracy();
         let check = |argument: &str, value: f64, range: Range| range.check(&format!("{argument} of {self}"), value);
         check("smoothing", self.smoothing, Range::at_least(0.0).below(1.0))?;
-        match (self.min_delta, self.measure) {
-            (MinDelta::Absolute(delta), Measure::ValidationAccuracy) => {
+        match self.min_delta {
+            MinDelta::Absolute(delta) if is_accuracy => {
                 check("min_delta", delta, Range::at_least(0.0).below(1.0).of_accuracy())?;
             }
-            (MinDelta::Absolute(delta), Measure::ValidationLoss) => check("min_delta", delta, Range::at_least(0.0))?,
-            (MinDelta::Relative(part), _) => {
-                check("min_relative_delta", part, Range::at_least(0.0).below(1.0))?;
-            }
+            MinDelta::Absolute(delta) => check("min_delta", delta, Range::at_least(0.0))?,
+            MinDelta::Relative(part) => check("min_relative_delta", part, Range::at_least(0.0).below(1.0))?,
         }
-        match (self.baseline, self.measure) {
-            (None, _) => Ok(()),
+        match self.baseline {
+            None => Ok(()),
             // No accuracy is better than 1.
-            (Some(baseline), Measure::ValidationAccuracy) => {
-                check("baseline", baseline, Range::at_least(0.0).below(1.0).of_accuracy())
-            }
-            (Some(baseline), Measure::ValidationLoss) => check("baseline", baseline, Range::FINITE),
+            Some(baseline) if is_accuracy => check("baseline", baseline, Range::at_least(0.0).below(1.0).of_accuracy()),
+            Some(baseline) => check("baseline", baseline, Range::FINITE),
         }
     }
 }
 
 impl Observation {
-    /// Checks that each accuracy is within 0.0 to 1.0.
+    /// Checks that each score whose name ends in `accuracy` is within 0.0 to 1.0, and that no score has the name of another
+    /// field.
     ///
-    /// [`EarlyStopping::record`](super::EarlyStopping::record) calls this. A loss may have any value. NaN and infinity
+    /// [`EarlyStopping::record`](super::EarlyStopping::record) calls this. Other scores may have any value. NaN and infinity
     /// are no errors: a run that meets them [stops](Self::not_finite).
     ///
     /// ```
@@ -99,19 +114,17 @@ impl Observation {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] names the first accuracy out of range, the expected range and the value.
+    /// [`Error::Argument`] names the first score that is refused, what was expected and what was found.
     pub fn check(&self) -> Result<()> {
-        let accuracies = [
-            ("validation accuracy", Some(self.validation_accuracy)),
-            ("training accuracy", self.train_accuracy),
-            ("test accuracy", self.test_accuracy),
-        ];
-        accuracies.into_iter().try_for_each(|(name, accuracy)| match accuracy {
-            Some(accuracy) if accuracy.is_finite() => {
-                let what = format_args!("{name} at iteration {}", self.iteration);
-                Range::at_least(0.0).at_most(1.0).of_accuracy().check(&what, accuracy)
+        self.scores.iter().try_for_each(|(name, &value)| {
+            if RESERVED.contains(&name.as_str()) {
+                return Err(Error::argument("name of a score", format!("none of {}", RESERVED.join(", ")), name));
             }
-            _ => Ok(()),
+            if !metric::is_accuracy(name) || !value.is_finite() {
+                return Ok(());
+            }
+            let what = format_args!("{} at iteration {}", metric::in_words(name), self.iteration);
+            Range::at_least(0.0).at_most(1.0).of_accuracy().check(&what, value)
         })
     }
 }
@@ -300,11 +313,13 @@ mod tests {
         for wrong in [98.8, 1.0000001, -0.1] {
             let message = |name: &str| format!("{name} accuracy at iteration 200: {expected} {wrong}");
             assert_not_recorded(&Observation::new(200, wrong), &message("validation"));
-            assert_not_recorded(&Observation { train_accuracy: Some(wrong), ..accuracy(200) }, &message("training"));
-            assert_not_recorded(&Observation { test_accuracy: Some(wrong), ..accuracy(200) }, &message("test"));
+            assert_not_recorded(&accuracy(200).with("train_accuracy", wrong), &message("training"));
+            assert_not_recorded(&accuracy(200).with("test_accuracy", wrong), &message("test"));
         }
-        let loss = Observation { validation_loss: Some(-1e300), train_loss: Some(-0.5), ..accuracy(200) };
+        let loss = accuracy(200).with("validation_loss", -1e300).with("train_loss", -0.5);
         EarlyStopping::new(1000).record(loss).unwrap();
+        let reserved = EarlyStopping::new(1000).record(accuracy(200).with("elapsed", 1.0)).unwrap_err().to_string();
+        assert!(reserved.starts_with("name of a score: expected none of iteration,"), "{reserved}");
     }
 
     #[test]
@@ -325,7 +340,7 @@ mod tests {
         for value in STRANGE {
             let mut stopping = EarlyStopping::new(1000);
             assert_eq!(stopping.observe(100, value).unwrap().stop.unwrap().kind, StopKind::NotFinite);
-            let test = Observation { test_accuracy: Some(value), ..accuracy(100) };
+            let test = accuracy(100).with("test_accuracy", value);
             assert_eq!(EarlyStopping::new(1000).record(test).unwrap().stop, None);
         }
     }

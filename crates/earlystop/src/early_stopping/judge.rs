@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Evaluation, Kept, RuleState};
-use super::{Observation, Rule, StopKind, StopReason};
+use super::{Metric, Observation, Rule, StopKind, StopReason};
 use crate::error::{Error, Result};
 
 /// Judges a run by a rule, without keeping its history.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Judge {
     rule: Rule,
+    /// The score that the rule monitors.
+    metric: Metric,
     state: State,
 }
 
@@ -69,7 +71,7 @@ impl Judge {
     /// Starts with a rule that is known to be valid.
     pub(super) fn unchecked(rule: Rule) -> Self {
         let state = State { evaluations: 0, last: None, highest: None, rule: RuleState::new(&rule), trouble: None };
-        Self { rule, state }
+        Self { metric: rule.monitored(), rule, state }
     }
 
     /// Continues from a state that [fits](State::fits) the rule.
@@ -79,7 +81,7 @@ impl Judge {
     /// If the rule is not [valid](Rule::check).
     pub(super) fn resume(rule: Rule, state: State) -> Result<Self> {
         rule.check()?;
-        Ok(Self { rule, state })
+        Ok(Self { metric: rule.monitored(), rule, state })
     }
 
     /// Takes in the next evaluation, and says whether it is the best so far.
@@ -94,20 +96,24 @@ impl Judge {
         self.state.evaluations += 1;
         self.state.last = Some(last);
         if self.state.trouble.is_none() {
-            self.state.trouble = Trouble::find(&self.rule, observation);
+            self.state.trouble = Trouble::find(&self.rule, &self.metric, observation);
         }
         if self.state.trouble.is_some() {
             return Ok(false);
         }
-        let kept = Kept::new(index, observation);
-        let higher = |highest: Kept| kept.best.accuracy.total_cmp(&highest.best.accuracy).is_gt();
-        let highest = self.state.highest.filter(|&highest| !higher(highest)).unwrap_or(kept);
-        self.state.highest = Some(highest);
-        self.state.rule.step(&self.rule, &Evaluation { observation, kept, highest });
+        let score = self.metric.of(observation);
+        let kept = Kept::new(index, observation, score.unwrap_or(f64::NAN));
+        if score.is_some() {
+            let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
+            let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
+            self.state.highest = self.state.highest.filter(|&highest| !is_higher(highest)).or(Some(kept));
+        }
+        let highest = self.state.highest.unwrap_or(kept);
+        self.state.rule.step(&self.rule, &Evaluation { observation, metric: &self.metric, kept, highest });
         Ok(self.kept().is_some_and(|best| best.index == index))
     }
 
-    /// Returns the best evaluation as the rule sees it, or the one with the highest accuracy if it has no opinion.
+    /// Returns the best evaluation as the rule sees it, or the one with the best score if it has no opinion.
     pub(super) fn kept(&self) -> Option<Kept> {
         self.state.rule.kept().or(self.state.highest)
     }
@@ -126,12 +132,16 @@ impl Judge {
             Some(Trouble { kind, why, .. }) => {
                 Some(StopReason { kind: *kind, rule: self.rule.to_string(), why: why.clone() })
             }
-            None => self.state.rule.reason(&self.rule),
+            None => self.state.rule.reason(&self.rule, &self.metric),
         }
     }
 
     pub(super) fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    pub(super) fn metric(&self) -> &Metric {
+        &self.metric
     }
 
     pub(super) fn into_parts(self) -> (Rule, State) {
@@ -178,7 +188,7 @@ impl Last {
 }
 
 impl Trouble {
-    fn find(rule: &Rule, observation: &Observation) -> Option<Self> {
+    fn find(rule: &Rule, metric: &Metric, observation: &Observation) -> Option<Self> {
         let iteration = observation.iteration;
         if let Some(what) = observation.not_finite() {
             return Some(Self {
@@ -187,7 +197,7 @@ impl Trouble {
                 why: format!("{what} at iteration {iteration}"),
             });
         }
-        let what = rule.lacks(observation)?;
+        let what = rule.lacks(metric, observation)?;
         let why = format!("cannot judge iteration {iteration} without {what}");
         Some(Self { iteration, kind: StopKind::CannotJudge, why })
     }

@@ -3,6 +3,7 @@
 //! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] uses the tutorial's rule, [`EarlyStopping::with`] any other.
 //! - [`Rule`] decides when to stop and what counts as better: patience and its refinements, a significance test,
 //!   Prechelt's criteria, budgets, and combinations of rules.
+//! - [`Metric`] names the score that a rule watches: the validation accuracy unless it says otherwise.
 //! - [`Observation`] is the result of an evaluation. The observations of a run are its history. A history is enough to
 //!   [resume](EarlyStopping::resume) a run with the same or another rule, or to [`replay`] it with any number of rules.
 //! - [`StopReport`] says why a run ended and what it cost.
@@ -16,6 +17,7 @@
 mod budgets;
 mod check;
 mod judge;
+pub(crate) mod metric;
 mod mistakes;
 mod noise;
 mod number;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use judge::{Judge, State};
 
+pub use metric::Metric;
 pub use mistakes::Mistakes;
 pub use noise::mcnemar;
 pub use observation::Observation;
@@ -89,8 +92,9 @@ pub(crate) struct SavedStopping {
 pub struct Best {
     /// The iteration after which the network was evaluated.
     pub iteration: u64,
-    /// Its validation accuracy, 0.0 to 1.0.
-    pub accuracy: f64,
+    /// The score that the rule [monitors](Rule::monitored): the validation accuracy, 0.0 to 1.0, unless the rule says otherwise.
+    #[serde(with = "number", alias = "accuracy")]
+    pub score: f64,
     /// The time of the run until then, if it was recorded.
     pub elapsed: Option<Duration>,
 }
@@ -205,7 +209,13 @@ impl EarlyStopping {
     /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn report(&self, iterations: u64, elapsed: impl Into<Option<Duration>>) -> StopReport {
-        StopReport { reason: self.stop_reason(iterations), best: self.best(), iterations, elapsed: elapsed.into() }
+        StopReport {
+            reason: self.stop_reason(iterations),
+            best: self.best(),
+            metric: self.judge.metric().clone(),
+            iterations,
+            elapsed: elapsed.into(),
+        }
     }
 }
 

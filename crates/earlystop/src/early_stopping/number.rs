@@ -24,6 +24,27 @@ pub(super) mod optional {
     }
 }
 
+/// The same for named numbers. One that is `null` is missing.
+pub(super) mod map {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        numbers: &BTreeMap<String, f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(numbers.iter().map(|(name, &number)| (name, Number(number))))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, f64>, D::Error> {
+        let read = BTreeMap::<String, Option<Number>>::deserialize(deserializer)?;
+        Ok(read.into_iter().filter_map(|(name, number)| Some((name, number?.0))).collect())
+    }
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 struct Number(f64);

@@ -1,42 +1,35 @@
 //! The result of an evaluation: everything that a stopping rule may look at.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::metric::{self, VALIDATION_ACCURACY};
 use super::{Mistakes, number};
 
-/// The result of one evaluation.
+/// The result of one evaluation: named scores, and what else a rule may need.
 ///
-/// Only the iteration and the validation accuracy are required. A rule that needs a value that is missing stops the run
-/// with [`StopKind::CannotJudge`](super::StopKind::CannotJudge). The observations of a run, ordered by iteration, are its
-/// history.
+/// A name says on which set the score was measured, then what it is: `validation_accuracy`, `validation_loss`, `train_loss`,
+/// `test_accuracy`, `validation_rmse`. Scores on the test set only inform: no rule stops because of them.
+///
+/// A rule that needs a value that is missing stops the run with [`StopKind::CannotJudge`](super::StopKind::CannotJudge). The
+/// observations of a run, ordered by iteration, are its history.
 ///
 /// ```
 /// use earlystop::early_stopping::Observation;
 ///
-/// let observation = Observation { validation_loss: Some(0.052), ..Observation::new(4800, 0.988) };
-/// # assert_eq!(observation.train_loss, None);
+/// let observation = Observation::new(4800, 0.988).with("validation_loss", 0.052);
+/// assert_eq!(observation.score("validation_accuracy"), Some(0.988));
+/// assert_eq!(observation.score("train_loss"), None);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The iteration after which the network was evaluated.
     pub iteration: u64,
-    /// The fraction of the validation set that is classified correctly, 0.0 to 1.0.
-    #[serde(with = "number")]
-    pub validation_accuracy: f64,
-    /// The mean loss over the validation set.
-    #[serde(with = "number::optional", default)]
-    pub validation_loss: Option<f64>,
-    /// The mean loss over the training batches since the last evaluation; the loss of a single batch is noisy.
-    #[serde(with = "number::optional", default)]
-    pub train_loss: Option<f64>,
-    /// The accuracy on training images, 0.0 to 1.0.
-    #[serde(with = "number::optional", default)]
-    pub train_accuracy: Option<f64>,
-    /// The accuracy on the test set, 0.0 to 1.0, to compare rules afterwards. No rule uses it.
-    #[serde(with = "number::optional", default)]
-    pub test_accuracy: Option<f64>,
+    /// The scores by their names.
+    #[serde(flatten, with = "number::map")]
+    pub scores: BTreeMap<String, f64>,
     /// The time spent on the run so far, including the time before a resume.
     #[serde(default)]
     pub elapsed: Option<Duration>,
@@ -47,35 +40,42 @@ pub struct Observation {
     pub weights_finite: bool,
 }
 
+/// The names of an observation's other fields, which no score may have.
+pub(super) const RESERVED: [&str; 4] = ["iteration", "elapsed", "mistakes", "weights_finite"];
+
 impl Observation {
     /// Creates an observation with a validation accuracy, 0.0 to 1.0. Nothing else is set; the weights count as finite.
     pub fn new(iteration: u64, validation_accuracy: f64) -> Self {
-        Self {
-            iteration,
-            validation_accuracy,
-            validation_loss: None,
-            train_loss: None,
-            train_accuracy: None,
-            test_accuracy: None,
-            elapsed: None,
-            mistakes: None,
-            weights_finite: true,
-        }
+        Self::of(iteration, [(VALIDATION_ACCURACY, validation_accuracy)])
+    }
+
+    /// Creates an observation with any scores. Nothing else is set; the weights count as finite.
+    pub fn of<N: Into<String>>(iteration: u64, scores: impl IntoIterator<Item = (N, f64)>) -> Self {
+        let scores = scores.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        Self { iteration, scores, elapsed: None, mistakes: None, weights_finite: true }
+    }
+
+    /// Adds a score, or replaces it.
+    pub fn with(mut self, name: impl Into<String>, value: f64) -> Self {
+        self.scores.insert(name.into(), value);
+        self
+    }
+
+    /// Returns a score by its name.
+    pub fn score(&self, name: &str) -> Option<f64> {
+        self.scores.get(name).copied()
     }
 
     /// Describes the first value that is NaN or infinite, or returns nothing if all values are finite.
     ///
-    /// Ignores the test accuracy, which takes no part in any decision.
+    /// Ignores the scores on the test set, which take no part in any decision.
     pub fn not_finite(&self) -> Option<String> {
-        let numbers = [
-            ("validation accuracy", Some(self.validation_accuracy)),
-            ("validation loss", self.validation_loss),
-            ("training loss", self.train_loss),
-            ("training accuracy", self.train_accuracy),
-        ];
-        let number = numbers.into_iter().find_map(|(name, number)| Some((name, number.filter(|n| !n.is_finite())?)));
-        match number {
-            Some((name, number)) => Some(format!("the {name} is {number}")),
+        // The validation set first: that is what people look at.
+        let (validation, others): (Vec<_>, Vec<_>) =
+            self.scores.iter().partition(|(name, _)| name.starts_with("validation_"));
+        let mut judged = validation.into_iter().chain(others).filter(|(name, _)| !metric::is_of_test_set(name));
+        match judged.find(|(_, value)| !value.is_finite()) {
+            Some((name, value)) => Some(format!("the {} is {value}", metric::in_words(name))),
             None if !self.weights_finite => Some("a weight is NaN or infinite".to_owned()),
             None => None,
         }
@@ -90,33 +90,43 @@ mod tests {
 
     #[test]
     fn the_first_number_that_is_not_finite_is_named() {
-        let fine = Observation { validation_loss: Some(0.3), ..Observation::new(100, 0.9) };
-        assert_eq!(fine.not_finite(), None);
-        let nan = Observation { validation_loss: Some(f64::NAN), ..Observation::new(100, 0.9) };
+        let seen = || Observation::new(100, 0.9);
+        assert_eq!(seen().with("validation_loss", 0.3).not_finite(), None);
+        let nan = seen().with("validation_loss", f64::NAN).with("train_loss", f64::NAN);
         assert_eq!(nan.not_finite().as_deref(), Some("the validation loss is NaN"));
-        let infinite = Observation { train_loss: Some(f64::INFINITY), ..Observation::new(100, 0.9) };
+        let infinite = seen().with("train_loss", f64::INFINITY);
         assert_eq!(infinite.not_finite().as_deref(), Some("the training loss is inf"));
-        let broken = Observation { weights_finite: false, ..Observation::new(100, 0.9) };
+        let broken = Observation { weights_finite: false, ..seen() };
         assert_eq!(broken.not_finite().as_deref(), Some("a weight is NaN or infinite"));
-        let test_set = Observation { test_accuracy: Some(f64::NAN), ..Observation::new(100, 0.9) };
-        assert_eq!(test_set.not_finite(), None);
+        assert_eq!(seen().with("test_accuracy", f64::NAN).not_finite(), None);
+    }
+
+    #[test]
+    fn a_line_of_an_earlier_version_is_read() {
+        let line = r#"{"iteration":100,"validation_accuracy":0.5,"validation_loss":"NaN","train_loss":null,
+            "elapsed":null,"mistakes":null,"weights_finite":false}"#;
+        let read: Observation = serde_json::from_str(line).unwrap();
+        assert_eq!(read.scores.keys().collect::<Vec<_>>(), ["validation_accuracy", "validation_loss"]);
+        assert!(read.scores["validation_loss"].is_nan() && !read.weights_finite);
     }
 
     proptest! {
         #[test]
-        fn json_keeps_every_bit(accuracy in any::<f64>(), loss in any::<Option<f64>>(), nanos in any::<Option<u64>>()) {
+        fn json_keeps_every_bit(accuracy in any::<f64>(), rmse in any::<Option<f64>>(), nanos in any::<Option<u64>>()) {
             let observation = Observation {
-                validation_loss: loss,
                 elapsed: nanos.map(Duration::from_nanos),
                 mistakes: Some(Mistakes::new([true, false])),
                 ..Observation::new(7, accuracy)
             };
+            let observation = rmse.into_iter().fold(observation, |seen, rmse| seen.with("validation_rmse", rmse));
             let json = serde_json::to_string(&observation).unwrap();
             let back: Observation = serde_json::from_str(&json).unwrap();
             // One NaN is as good as another.
             let bits = |number: f64| if number.is_nan() { f64::NAN.to_bits() } else { number.to_bits() };
-            prop_assert_eq!(bits(back.validation_accuracy), bits(accuracy));
-            prop_assert_eq!(back.validation_loss.map(bits), loss.map(bits));
+            let all = |seen: &Observation| {
+                seen.scores.iter().map(|(name, &score)| (name.clone(), bits(score))).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(all(&back), all(&observation));
             prop_assert_eq!((back.elapsed, back.mistakes), (observation.elapsed, observation.mistakes));
         }
     }

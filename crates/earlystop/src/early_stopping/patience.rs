@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Evaluation, Kept};
-use super::{Observation, number};
+use super::{Metric, number};
 
 /// Stops when a score has not improved for more than a number of iterations: the tutorial's rule and its refinements.
 ///
@@ -20,7 +20,9 @@ use super::{Observation, number};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
     pub(super) iterations: u64,
-    pub(super) measure: Measure,
+    /// The score, if it is not the one that the whole rule monitors.
+    #[serde(rename = "measure", with = "measure")]
+    pub(super) metric: Option<Metric>,
     pub(super) min_delta: MinDelta,
     #[serde(with = "number")]
     pub(super) smoothing: f64,
@@ -29,10 +31,35 @@ pub struct Patience {
     pub(super) baseline: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) enum Measure {
-    ValidationAccuracy,
-    ValidationLoss,
+/// The metric as checkpoints have it, where `"ValidationAccuracy"` stands for none of its own.
+mod measure {
+    use serde::{Deserializer, Serializer};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    enum Measure {
+        ValidationAccuracy,
+        ValidationLoss,
+        Score(Metric),
+    }
+
+    pub(super) fn serialize<S: Serializer>(metric: &Option<Metric>, serializer: S) -> Result<S::Ok, S::Error> {
+        let measure = match metric {
+            None => Measure::ValidationAccuracy,
+            Some(metric) if *metric == Metric::validation_loss() => Measure::ValidationLoss,
+            Some(metric) => Measure::Score(metric.clone()),
+        };
+        measure.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Metric>, D::Error> {
+        Ok(match Measure::deserialize(deserializer)? {
+            Measure::ValidationAccuracy => None,
+            Measure::ValidationLoss => Some(Metric::validation_loss()),
+            Measure::Score(metric) => Some(metric),
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -42,11 +69,12 @@ pub(super) enum MinDelta {
 }
 
 impl Patience {
-    /// Waits `iterations` iterations for an improvement of the validation accuracy.
+    /// Waits `iterations` iterations for an improvement of the score that the rule [monitors](super::Rule::monitored): the
+    /// validation accuracy, unless another one is named.
     pub fn new(iterations: u64) -> Self {
         Self {
             iterations,
-            measure: Measure::ValidationAccuracy,
+            metric: None,
             min_delta: MinDelta::Absolute(0.0),
             smoothing: 0.0,
             warm_up: 0,
@@ -54,9 +82,14 @@ impl Patience {
         }
     }
 
-    /// Watches the validation loss instead, where lower is better.
+    /// Watches this score.
+    pub fn on(self, metric: Metric) -> Self {
+        Self { metric: Some(metric), ..self }
+    }
+
+    /// Watches the validation loss, where lower is better.
     pub fn on_loss(self) -> Self {
-        Self { measure: Measure::ValidationLoss, ..self }
+        self.on(Metric::validation_loss())
     }
 
     /// Ignores improvements that are not larger than `min_delta`, at least 0.0 and for an accuracy below 1.0.
@@ -96,18 +129,18 @@ impl Patience {
         Self { baseline: Some(value), ..self }
     }
 
-    pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
-        match self.measure {
-            Measure::ValidationLoss if observation.validation_loss.is_none() => Some("the validation loss"),
-            _ => None,
-        }
+    /// Returns the score that it watches in a rule that monitors another.
+    pub(super) fn watched<'a>(&'a self, monitored: &'a Metric) -> &'a Metric {
+        self.metric.as_ref().unwrap_or(monitored)
     }
 
     pub(super) fn step(&self, state: &mut Waiting, evaluation: &Evaluation) {
-        let score = state.average.next(self.smoothing, self.score(evaluation.observation));
+        let metric = self.watched(evaluation.metric);
+        let score = metric.upwards(metric.of(evaluation.observation).unwrap_or(f64::NAN));
+        let score = state.average.next(self.smoothing, score);
         if state.best.is_none_or(|best| score > best.score + self.margin(best.score)) {
             state.best = Some(Scored { kept: evaluation.kept, score });
-            if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
+            if self.baseline.is_none_or(|baseline| score > metric.upwards(baseline)) {
                 state.renewed = evaluation.observation.iteration;
             }
         }
@@ -128,21 +161,6 @@ impl Patience {
         state.renewed.max(self.warm_up)
     }
 
-    /// The measure, turned so that higher is better.
-    pub(super) fn score(&self, observation: &Observation) -> f64 {
-        match self.measure {
-            Measure::ValidationAccuracy => observation.validation_accuracy,
-            Measure::ValidationLoss => self.upwards(observation.validation_loss.unwrap_or(f64::INFINITY)),
-        }
-    }
-
-    pub(super) fn upwards(&self, value: f64) -> f64 {
-        match self.measure {
-            Measure::ValidationAccuracy => value,
-            Measure::ValidationLoss => -value,
-        }
-    }
-
     pub(super) fn margin(&self, best: f64) -> f64 {
         let margin = match self.min_delta {
             MinDelta::Absolute(delta) => delta,
@@ -155,8 +173,10 @@ impl Patience {
 impl fmt::Display for Patience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "patience({}", self.iterations)?;
-        if self.measure == Measure::ValidationLoss {
-            write!(f, " on loss")?;
+        match &self.metric {
+            None => {}
+            Some(metric) if *metric == Metric::validation_loss() => write!(f, " on loss")?,
+            Some(metric) => write!(f, " on {}", metric.in_rules())?,
         }
         match self.min_delta {
             MinDelta::Absolute(0.0) => {}
@@ -219,6 +239,7 @@ impl MovingAverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::early_stopping::Observation;
     use crate::early_stopping::judge::Judge;
 
     fn accuracies(values: &[f64]) -> Vec<Observation> {
@@ -227,7 +248,10 @@ mod tests {
 
     fn losses(values: &[f64]) -> Vec<Observation> {
         let mut history = accuracies(values);
-        history.iter_mut().for_each(|observation| observation.validation_loss = Some(observation.validation_accuracy));
+        for observation in &mut history {
+            let value = observation.scores["validation_accuracy"];
+            observation.scores.insert("validation_loss".into(), value);
+        }
         history
     }
 
@@ -269,7 +293,7 @@ mod tests {
     #[test]
     fn a_lower_loss_is_better_whatever_the_accuracy() {
         let mut history = losses(&[0.5, 0.3, 0.4]);
-        history[2].validation_accuracy = 0.99;
+        history[2].scores.insert("validation_accuracy".into(), 0.99);
         assert_eq!(verdict(Patience::new(100).on_loss(), &history), (Some(1), Some(301)));
     }
 

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::metric::{TRAIN_LOSS, VALIDATION_LOSS};
 use super::number;
 use super::state::{Evaluation, Kept};
 
@@ -25,7 +26,7 @@ struct Loss {
 impl Lowest {
     /// Takes in an evaluation and returns `GL` at it: how far its validation loss lies above the lowest, in percent.
     fn step(&mut self, evaluation: &Evaluation) -> f64 {
-        let loss = evaluation.observation.validation_loss.unwrap_or(f64::INFINITY);
+        let loss = evaluation.observation.score(VALIDATION_LOSS).unwrap_or(f64::INFINITY);
         let lowest = match self.0 {
             Some(lowest) if !loss.total_cmp(&lowest.loss).is_lt() => lowest,
             _ => Loss { loss, kept: evaluation.kept },
@@ -109,7 +110,7 @@ impl TrainLosses {
 impl Quotient {
     pub(super) fn step(&mut self, alpha: f64, strip: usize, evaluation: &Evaluation) {
         let above_lowest = self.lowest.step(evaluation);
-        self.strip.add(evaluation.observation.train_loss.unwrap_or(f64::INFINITY));
+        self.strip.add(evaluation.observation.score(TRAIN_LOSS).unwrap_or(f64::INFINITY));
         if self.strip.count >= strip {
             let quotient = above_lowest / std::mem::take(&mut self.strip).progress();
             self.stop = Exceeded::find(quotient, alpha, evaluation);
@@ -147,7 +148,7 @@ impl Rises {
         self.evaluations += 1;
         if self.evaluations >= strip {
             self.evaluations = 0;
-            let loss = evaluation.observation.validation_loss.unwrap_or(f64::INFINITY);
+            let loss = evaluation.observation.score(VALIDATION_LOSS).unwrap_or(f64::INFINITY);
             let rose = self.last_end.is_some_and(|last| loss > last.loss);
             self.rises = if rose { self.rises + 1 } else { 0 };
             self.last_end = Some(StripEnd { iteration: evaluation.observation.iteration, loss });
@@ -171,10 +172,8 @@ mod tests {
     /// An evaluation each 100 iterations.
     fn history(validation: &[f64], training: &[f64]) -> Vec<Observation> {
         let losses = validation.iter().zip(training);
-        let observe = |(iteration, (&validation, &training))| Observation {
-            validation_loss: Some(validation),
-            train_loss: Some(training),
-            ..Observation::new(iteration, 0.9)
+        let observe = |(iteration, (&validation, &training))| {
+            Observation::new(iteration, 0.9).with("validation_loss", validation).with("train_loss", training)
         };
         (100..).step_by(100).zip(losses).map(observe).collect()
     }

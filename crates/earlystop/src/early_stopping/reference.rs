@@ -5,9 +5,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::patience::Measure;
 use super::report::clock;
-use super::{Observation, Patience, Rule, StopKind, StopReason, mcnemar};
+use super::{Metric, Observation, Patience, Rule, StopKind, StopReason, mcnemar};
 
 /// What a rule makes of a history.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,13 +57,23 @@ impl Judgement {
     }
 }
 
+fn accuracy_of(observation: &Observation) -> f64 {
+    observation.scores["validation_accuracy"]
+}
+
+fn loss_of(observation: &Observation) -> Option<f64> {
+    observation.score("validation_loss")
+}
+
+fn known(observation: &Observation) -> String {
+    format!("; known are {}", observation.scores.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
 /// The index of the first evaluation with the highest validation accuracy.
 fn highest_accuracy(history: &[Observation]) -> Option<usize> {
     // From the end, as `max_by` takes the last of equals.
     let from_the_end = history.iter().enumerate().rev();
-    from_the_end
-        .max_by(|(_, a), (_, b)| a.validation_accuracy.total_cmp(&b.validation_accuracy))
-        .map(|(index, _)| index)
+    from_the_end.max_by(|(_, a), (_, b)| accuracy_of(a).total_cmp(&accuracy_of(b))).map(|(index, _)| index)
 }
 
 impl Rule {
@@ -98,24 +107,28 @@ impl Rule {
                 }
                 judgement
             }
+            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
         }
     }
 
     /// Says what a rule needs that the observation does not have.
-    fn reference_lacks(&self, observation: &Observation) -> Option<&'static str> {
-        let without = |missing: bool, what| missing.then_some(what);
-        let validation_loss = || without(observation.validation_loss.is_none(), "the validation loss");
+    fn reference_lacks(&self, observation: &Observation) -> Option<String> {
+        let without = |missing: bool, what: &str| missing.then(|| what.to_owned());
+        let validation_loss =
+            || without(loss_of(observation).is_none(), &format!("the validation loss{}", known(observation)));
         match self {
             Self::Patience(patience) => patience.reference_lacks(observation),
             Self::NoiseAware { .. } => without(observation.mistakes.is_none(), "the mistakes"),
             Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => validation_loss(),
             Self::ProgressQuotient { .. } => {
-                validation_loss().or(without(observation.train_loss.is_none(), "the training loss"))
+                let train_loss = observation.score("train_loss");
+                validation_loss().or(without(train_loss.is_none(), &format!("the training loss{}", known(observation))))
             }
             Self::Time(_) => without(observation.elapsed.is_none(), "the elapsed time"),
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.reference_lacks(observation)),
             Self::Named { rule, .. } => rule.reference_lacks(observation),
             Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
+            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
         }
     }
 
@@ -124,7 +137,7 @@ impl Rule {
         match self {
             Self::Iterations(_) | Self::Time(_) | Self::Target(_) | Self::Divergence(_) => false,
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().any(Self::chooses),
-            Self::Named { rule, .. } => rule.chooses(),
+            Self::Named { rule, .. } | Self::On { rule, .. } => rule.chooses(),
             _ => true,
         }
     }
@@ -145,19 +158,26 @@ fn chosen(rules: &[Rule], judgements: &[Judgement], history: &[Observation]) -> 
 }
 
 impl Patience {
-    fn reference_lacks(&self, observation: &Observation) -> Option<&'static str> {
-        match self.measure {
-            Measure::ValidationLoss if observation.validation_loss.is_none() => Some("the validation loss"),
-            _ => None,
-        }
+    fn reference_lacks(&self, observation: &Observation) -> Option<String> {
+        let is_missing = self.is_on_loss() && loss_of(observation).is_none();
+        is_missing.then(|| format!("the validation loss{}", known(observation)))
+    }
+
+    fn is_on_loss(&self) -> bool {
+        self.metric == Some(Metric::validation_loss())
+    }
+
+    fn upwards(&self, value: f64) -> f64 {
+        if self.is_on_loss() { -value } else { value }
     }
 
     fn judge(&self, history: &[Observation]) -> Judgement {
         let mut average = Average::new(self.smoothing);
+        let score = |seen| if self.is_on_loss() { loss_of(seen).unwrap_or(f64::INFINITY) } else { accuracy_of(seen) };
         let mut best: Option<(usize, f64)> = None;
         let mut since = self.warm_up;
         for (index, observation) in history.iter().enumerate() {
-            let score = average.next(self.score(observation));
+            let score = average.next(self.upwards(score(observation)));
             if best.is_none_or(|(_, best)| score > best + self.margin(best)) {
                 best = Some((index, score));
                 if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
@@ -189,7 +209,7 @@ fn time(name: &impl Display, budget: Duration, history: &[Observation]) -> Judge
 
 fn target(name: &impl Display, accuracy: f64, history: &[Observation]) -> Judgement {
     stop_if(name, history, StopKind::Target, |last| {
-        let reached = last.validation_accuracy;
+        let reached = accuracy_of(last);
         (reached >= accuracy)
             .then(|| format!("the validation accuracy {:.2}% reaches {:.2}%", 100.0 * reached, 100.0 * accuracy))
     })
@@ -197,8 +217,8 @@ fn target(name: &impl Display, accuracy: f64, history: &[Observation]) -> Judgem
 
 fn divergence(name: &impl Display, drop: f64, history: &[Observation]) -> Judgement {
     stop_if(name, history, StopKind::Divergence, |last| {
-        let best = history[highest_accuracy(history)?].validation_accuracy;
-        let now = last.validation_accuracy;
+        let best = accuracy_of(&history[highest_accuracy(history)?]);
+        let now = accuracy_of(last);
         (now < best - drop).then(|| {
             format!(
                 "the validation accuracy fell from {:.1}% to {:.1}%, by more than {:.1} points",
@@ -242,7 +262,7 @@ fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, history: &[O
     let Some((strip, complete)) = last_strip(strip, history) else {
         return judgement;
     };
-    let train_losses = || strip.iter().filter_map(|observation| observation.train_loss);
+    let train_losses = || strip.iter().filter_map(|observation| observation.score("train_loss"));
     let mean = train_losses().sum::<f64>() / strip.len() as f64;
     let lowest = train_losses().fold(f64::INFINITY, f64::min);
     // Rounding can take the mean of equal losses below them.
@@ -260,7 +280,7 @@ fn successive_rises(name: &impl Display, strips: usize, strip: usize, history: &
     let judgement = Judgement::keeping(lowest(history));
     let strips = strips.max(1);
     let ends: Vec<_> = history.chunks_exact(strip.max(1)).filter_map(|strip| strip.last()).collect();
-    let rises = ends.windows(2).rev().take_while(|pair| pair[1].validation_loss > pair[0].validation_loss).count();
+    let rises = ends.windows(2).rev().take_while(|pair| loss_of(pair[1]) > loss_of(pair[0])).count();
     match ends.last() {
         Some(last) if rises >= strips => {
             let why = format!("the validation loss rose in {rises} successive strips of {strip} evaluations");
@@ -272,7 +292,7 @@ fn successive_rises(name: &impl Display, strips: usize, strip: usize, history: &
 
 /// `GL` at the last evaluation: how far its validation loss lies above the lowest, in percent.
 fn above_lowest(history: &[Observation]) -> f64 {
-    let losses = || history.iter().filter_map(|observation| observation.validation_loss);
+    let losses = || history.iter().filter_map(loss_of);
     100.0 * (losses().next_back().unwrap_or(f64::NAN) / losses().fold(f64::INFINITY, f64::min) - 1.0)
 }
 
@@ -285,7 +305,7 @@ fn last_strip(strip: usize, history: &[Observation]) -> Option<(&[Observation], 
 
 /// The index of the first evaluation with the lowest validation loss.
 fn lowest(history: &[Observation]) -> Option<usize> {
-    let losses = history.iter().map(|observation| observation.validation_loss.unwrap_or(f64::INFINITY));
+    let losses = history.iter().map(|observation| loss_of(observation).unwrap_or(f64::INFINITY));
     losses.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(index, _)| index)
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::Judge;
 use super::state::Kept;
-use super::{Observation, Rule, StopKind, StopReason};
+use super::{Metric, Observation, Rule, StopKind, StopReason};
 use crate::error::Error;
 
 /// The result of [`replay`]: where each of several rules would have stopped a run.
@@ -14,6 +14,9 @@ use crate::error::Error;
 /// Prints as an aligned table. [`plot::stopping_rules`](crate::plot::stopping_rules) draws it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
+    /// The score that the table shows: the validation accuracy if the run has it, else what the first rule monitors.
+    #[serde(default)]
+    pub metric: Metric,
     /// The length of the whole run, in iterations.
     pub iterations: u64,
     /// One row for each rule, in the order of the rules.
@@ -69,7 +72,10 @@ pub fn replay(history: &[Observation], rules: impl IntoIterator<Item = Rule>) ->
             saved: iterations.saturating_sub(stopped_at),
         }
     };
-    Comparison { iterations, rows: rules.into_iter().map(outcome).collect() }
+    let rules: Vec<Rule> = rules.into_iter().collect();
+    let has_accuracy = history.iter().any(|seen| Metric::default().of(seen).is_some());
+    let metric = rules.first().filter(|_| !has_accuracy).map(Rule::monitored).unwrap_or_default();
+    Comparison { metric, iterations, rows: rules.into_iter().map(outcome).collect() }
 }
 
 /// The iteration of the first stop and its reason, and the best evaluation until then.
@@ -105,13 +111,14 @@ impl Comparison {
     }
 
     fn cells(&self, row: &Outcome) -> [String; 6] {
-        let percent = |part: Option<f64>| part.map_or("-".to_owned(), |part| format!("{:.2}%", 100.0 * part));
+        let shown = |score: Option<f64>| score.map_or("-".to_owned(), |score| self.metric.format(score));
+        let on_test_set = self.metric.on_test_set();
         [
             row.rule.clone(),
             if row.reason.is_some() { row.stopped_at.to_string() } else { "-".to_owned() },
             row.kept.as_ref().map_or("-".to_owned(), |kept| kept.iteration.to_string()),
-            percent(row.kept.as_ref().map(|kept| kept.validation_accuracy)),
-            percent(row.kept.as_ref().and_then(|kept| kept.test_accuracy)),
+            shown(row.kept.as_ref().and_then(|kept| self.metric.of(kept))),
+            shown(row.kept.as_ref().and_then(|kept| kept.score(&on_test_set))),
             format!("{} ({:.0}%)", row.saved, 100.0 * row.saved as f64 / self.iterations.max(1) as f64),
         ]
     }
@@ -149,9 +156,8 @@ mod tests {
 
     fn history() -> Vec<Observation> {
         let accuracies = [0.90, 0.95, 0.94, 0.95, 0.96, 0.95];
-        let observe = |(iteration, accuracy)| Observation {
-            test_accuracy: Some(accuracy - 0.01),
-            ..Observation::new(iteration, accuracy)
+        let observe = |(iteration, accuracy): (u64, f64)| {
+            Observation::new(iteration, accuracy).with("test_accuracy", accuracy - 0.01)
         };
         (100..).step_by(100).zip(accuracies).map(observe).collect()
     }
@@ -182,7 +188,7 @@ iterations(50)        50      -           -       -         550 (92%)
     fn a_rule_that_lacks_a_number_says_so_below_the_table() {
         let comparison = replay(&history(), [Rule::generalization_loss(5.0)]);
         assert_eq!(comparison.rows[0].kept, None);
-        let last_line = "GL(5): cannot judge iteration 100 without the validation loss";
+        let last_line = "GL(5): cannot judge iteration 100 without the validation loss; known are test_accuracy, validation_accuracy";
         assert_eq!(comparison.to_string().lines().last(), Some(last_line));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Best;
+use super::{Best, Metric};
 
 /// The reason to stop a run: which rule, and the numbers that it saw.
 ///
@@ -50,6 +50,9 @@ pub struct StopReport {
     pub reason: Option<StopReason>,
     /// The evaluation to go back to, or nothing if there was none.
     pub best: Option<Best>,
+    /// The score that the rule monitored.
+    #[serde(default)]
+    pub metric: Metric,
     /// The number of iterations of the run.
     pub iterations: u64,
     /// The duration of the run, if it was measured.
@@ -92,8 +95,9 @@ impl fmt::Display for StopReport {
             None => writeln!(f, "Not stopped by any rule.")?,
         }
         match self.best {
-            Some(Best { iteration, accuracy, .. }) => {
-                writeln!(f, "Best: validation accuracy {:.2}% at iteration {iteration}.", 100.0 * accuracy)?;
+            Some(Best { iteration, score, .. }) => {
+                let metric = &self.metric;
+                writeln!(f, "Best: {metric} {} at iteration {iteration}.", metric.format(score))?;
             }
             None => writeln!(f, "Best: none.")?,
         }
@@ -125,9 +129,10 @@ mod tests {
     #[test]
     fn the_report_tells_the_tutorials_run() {
         let reason = StopReason { kind: StopKind::NoImprovement, rule: "patience(1000)".into(), why: "enough".into() };
-        let best = Best { iteration: 4800, accuracy: 0.988, elapsed: Some(Duration::from_millis(23_200)) };
+        let best = Best { iteration: 4800, score: 0.988, elapsed: Some(Duration::from_millis(23_200)) };
         let elapsed = Some(Duration::from_millis(28_000));
-        let report = StopReport { reason: Some(reason), best: Some(best), iterations: 5801, elapsed };
+        let report =
+            StopReport { reason: Some(reason), best: Some(best), metric: Metric::default(), iterations: 5801, elapsed };
         let expected = "Stopped by patience(1000): enough.\n\
             Best: validation accuracy 98.80% at iteration 4800.\n\
             Used: 5801 iterations in 0:00:28, 1001 of them (0:00:05) after the best.";
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_report_of_a_run_without_anything_says_so() {
-        let report = StopReport { reason: None, best: None, iterations: 50, elapsed: None };
+        let report = StopReport { reason: None, best: None, metric: Metric::default(), iterations: 50, elapsed: None };
         assert_eq!(report.to_string(), "Not stopped by any rule.\nBest: none.\nUsed: 50 iterations.");
     }
 
@@ -152,7 +157,13 @@ mod tests {
     fn a_stop_that_is_not_by_the_rule_does_not_blame_it() {
         let report = |kind, rule: &str, why: &str| {
             let reason = StopReason { kind, rule: rule.into(), why: why.into() };
-            let report = StopReport { reason: Some(reason), best: None, iterations: 50, elapsed: None };
+            let report = StopReport {
+                reason: Some(reason),
+                best: None,
+                metric: Metric::default(),
+                iterations: 50,
+                elapsed: None,
+            };
             report.to_string().lines().next().unwrap().to_owned()
         };
         let nan = "the validation loss is NaN at iteration 50";

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
 use super::report::clock;
-use super::{Observation, Patience, StopKind, number};
+use super::{Metric, Observation, Patience, StopKind, number};
 
 /// Decides when to stop and which evaluation is the best: a plain value that can be compared, printed and saved.
 ///
 /// [`Patience`], the noise-aware rule and Prechelt's three criteria have their own notion of the best evaluation. With a
-/// budget, a target or a divergence, the best evaluation has the highest validation accuracy. A combination uses the
-/// first of its rules that has its own notion.
+/// budget, a target or a divergence, the best evaluation has the best score. A combination uses the first of its rules that
+/// has its own notion. The score is the validation accuracy, unless [`on`](Self::on) names another.
 ///
 /// Constructors accept any argument; [`check`](Self::check) refuses those without a meaning, and is called wherever a
 /// rule is used.
@@ -77,10 +78,18 @@ pub enum Rule {
         /// The rule that it names.
         rule: Box<Rule>,
     },
+    /// See [`Rule::on`].
+    On {
+        /// The score to monitor.
+        metric: Metric,
+        /// The rule that monitors it.
+        rule: Box<Rule>,
+    },
 }
 
 impl Rule {
-    /// Stops when the validation accuracy has not improved for more than `iterations` iterations: the tutorial's rule.
+    /// Stops when the [monitored](Self::monitored) score, the validation accuracy unless another is named, has not improved for
+    /// more than `iterations` iterations: the tutorial's rule.
     pub fn patience(iterations: u64) -> Self {
         Patience::new(iterations).into()
     }
@@ -138,13 +147,13 @@ impl Rule {
         Self::Time(budget)
     }
 
-    /// Stops when the validation accuracy reaches `accuracy`, above 0.0 and up to 1.0.
-    pub fn target(accuracy: f64) -> Self {
-        Self::Target(accuracy)
+    /// Stops when the [monitored](Self::monitored) score reaches `score`. An accuracy is above 0.0 and up to 1.0.
+    pub fn target(score: f64) -> Self {
+        Self::Target(score)
     }
 
-    /// Stops when the validation accuracy is more than `drop` below its highest value, for instance because the network
-    /// has collapsed. `drop` is at least 0.0 and below 1.0; 0.1 is ten percentage points.
+    /// Stops when the [monitored](Self::monitored) score is worse than its best value by more than `drop`, for instance because
+    /// the network has collapsed. `drop` is at least 0.0. For an accuracy it is below 1.0; 0.1 is ten percentage points.
     pub fn divergence(drop: f64) -> Self {
         Self::Divergence(drop)
     }
@@ -169,6 +178,54 @@ impl Rule {
         Self::Named { name: name.into(), rule: Box::new(self) }
     }
 
+    /// Monitors this score: for the best evaluation, and in all rules that do not name another.
+    ///
+    /// ```
+    /// use earlystop::early_stopping::{Metric, Rule};
+    ///
+    /// let rule = Rule::any_of([Rule::patience(1000), Rule::target(2.5)]).on(Metric::lower("validation_rmse"));
+    /// assert_eq!(rule.to_string(), "(patience(1000) or target(2.5)) on lower validation_rmse");
+    /// ```
+    pub fn on(self, metric: Metric) -> Self {
+        Self::On { metric, rule: Box::new(self) }
+    }
+
+    /// Returns the score that decides which evaluation is the best, where a rule does not say it.
+    ///
+    /// That is the one that [`on`](Self::on) names. Without it, it is the validation accuracy if a part of the rule watches
+    /// that, else the first score that a part of the rule names.
+    pub fn monitored(&self) -> Metric {
+        let named = || self.watched().into_iter().flatten().next();
+        self.chosen()
+            .cloned()
+            .or_else(|| if self.watched().contains(&None) { None } else { named() })
+            .unwrap_or_default()
+    }
+
+    /// Returns the score that [`on`](Self::on) names.
+    pub(crate) fn chosen(&self) -> Option<&Metric> {
+        match self {
+            Self::On { metric, .. } => Some(metric),
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(Self::chosen),
+            Self::Named { rule, .. } => rule.chosen(),
+            _ => None,
+        }
+    }
+
+    /// Returns what the parts of the rule watch; nothing for the monitored score.
+    fn watched(&self) -> Vec<Option<Metric>> {
+        match self {
+            Self::Patience(patience) => vec![patience.metric.clone()],
+            Self::NoiseAware { .. } | Self::Target(_) | Self::Divergence(_) => vec![None],
+            Self::GeneralizationLoss { .. } | Self::ProgressQuotient { .. } | Self::SuccessiveRises { .. } => {
+                vec![Some(Metric::validation_loss())]
+            }
+            Self::Iterations(_) | Self::Time(_) => Vec::new(),
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().flat_map(Self::watched).collect(),
+            Self::Named { rule, .. } | Self::On { rule, .. } => rule.watched(),
+        }
+    }
+
     /// Returns the shortest patience among this rule and the rules it combines, in iterations.
     ///
     /// A patience shorter than the interval between two evaluations runs out before the next evaluation can renew it.
@@ -185,7 +242,7 @@ impl Rule {
             Self::Patience(patience) => Some(patience.iterations),
             &Self::NoiseAware { patience, .. } => Some(patience),
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().filter_map(Self::shortest_patience).min(),
-            Self::Named { rule, .. } => rule.shortest_patience(),
+            Self::Named { rule, .. } | Self::On { rule, .. } => rule.shortest_patience(),
             _ => None,
         }
     }
@@ -195,26 +252,29 @@ impl Rule {
         match self {
             Self::NoiseAware { .. } => true,
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().any(Self::needs_mistakes),
-            Self::Named { rule, .. } => rule.needs_mistakes(),
+            Self::Named { rule, .. } | Self::On { rule, .. } => rule.needs_mistakes(),
             _ => false,
         }
     }
 
     /// Says what a rule needs that the observation does not have.
-    pub(super) fn lacks(&self, observation: &Observation) -> Option<&'static str> {
-        let without = |missing: bool, what| missing.then_some(what);
-        let validation_loss = || without(observation.validation_loss.is_none(), "the validation loss");
+    pub(super) fn lacks(&self, monitored: &Metric, observation: &Observation) -> Option<String> {
+        let without = |missing: bool, what: &str| missing.then(|| what.to_owned());
+        let score = |name: &str| {
+            let known = || observation.scores.keys().cloned().collect::<Vec<_>>().join(", ");
+            observation.score(name).is_none().then(|| format!("the {}; known are {}", in_words(name), known()))
+        };
         match self {
-            Self::Patience(patience) => patience.lacks(observation),
+            Self::Patience(patience) => score(patience.watched(monitored).name()),
             Self::NoiseAware { .. } => without(observation.mistakes.is_none(), "the mistakes"),
-            Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => validation_loss(),
-            Self::ProgressQuotient { .. } => {
-                validation_loss().or(without(observation.train_loss.is_none(), "the training loss"))
-            }
+            Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => score(VALIDATION_LOSS),
+            Self::ProgressQuotient { .. } => score(VALIDATION_LOSS).or_else(|| score(TRAIN_LOSS)),
             Self::Time(_) => without(observation.elapsed.is_none(), "the elapsed time"),
-            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.lacks(observation)),
-            Self::Named { rule, .. } => rule.lacks(observation),
-            Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
+            Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.lacks(monitored, observation)),
+            Self::Named { rule, .. } => rule.lacks(monitored, observation),
+            Self::On { metric, rule } => score(metric.name()).or_else(|| rule.lacks(monitored, observation)),
+            Self::Target(_) | Self::Divergence(_) => score(monitored.name()),
+            Self::Iterations(_) => None,
         }
     }
 
@@ -229,7 +289,7 @@ impl Rule {
             Self::Target(_) => Some(StopKind::Target),
             Self::Divergence(_) => Some(StopKind::Divergence),
             Self::AnyOf(_) | Self::AllOf(_) => None,
-            Self::Named { rule, .. } => rule.kind(),
+            Self::Named { rule, .. } | Self::On { rule, .. } => rule.kind(),
         }
     }
 }
@@ -250,13 +310,18 @@ impl fmt::Display for Rule {
             Self::SuccessiveRises { strips, strip } => write!(f, "UP({strips}, strip {strip})"),
             Self::Iterations(budget) => write!(f, "iterations({budget})"),
             Self::Time(budget) => write!(f, "time({})", clock(*budget)),
-            Self::Target(accuracy) => write!(f, "target({accuracy})"),
+            Self::Target(score) => write!(f, "target({score})"),
             Self::Divergence(drop) => write!(f, "divergence({drop})"),
             Self::AnyOf(rules) if rules.is_empty() => write!(f, "never"),
             Self::AllOf(rules) if rules.is_empty() => write!(f, "never"),
             Self::AnyOf(rules) => join(f, rules, " or "),
             Self::AllOf(rules) => join(f, rules, " and "),
             Self::Named { name, .. } => write!(f, "{name}"),
+            Self::On { metric, rule } => {
+                let combines = matches!(&**rule, Self::AnyOf(rules) | Self::AllOf(rules) if rules.len() > 1);
+                let (open, close) = if combines { ("(", ")") } else { ("", "") };
+                write!(f, "{open}{rule}{close} on {}", metric.in_rules())
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::budgets::{Fall, Reached, Spent};
 use super::noise::Reference;
 use super::patience::Waiting;
 use super::prechelt::{Overshoot, Quotient, Rises};
-use super::{Best, Observation, Rule, StopReason, budgets, noise};
+use super::{Best, Metric, Observation, Rule, StopReason, budgets, noise};
 
 /// An evaluation that a rule may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -17,22 +17,23 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(index: usize, observation: &Observation) -> Self {
-        let &Observation { iteration, validation_accuracy: accuracy, elapsed, .. } = observation;
-        Self { index, best: Best { iteration, accuracy, elapsed } }
+    pub(super) fn new(index: usize, &Observation { iteration, elapsed, .. }: &Observation, score: f64) -> Self {
+        Self { index, best: Best { iteration, score, elapsed } }
     }
 }
 
 /// An evaluation as a rule sees it: all values are finite, and none that the rule needs is missing.
 pub(super) struct Evaluation<'a> {
     pub(super) observation: &'a Observation,
+    /// The score that the rule monitors.
+    pub(super) metric: &'a Metric,
     /// This evaluation, should the rule keep it.
     pub(super) kept: Kept,
-    /// The evaluation with the highest validation accuracy so far, this one included.
+    /// The evaluation with the best score so far, this one included.
     pub(super) highest: Kept,
 }
 
-/// The state of a [`Rule`], variant by variant. A named rule has the state of the rule that it names.
+/// The state of a [`Rule`], variant by variant. A rule with a name or a metric has the state of the rule in it.
 ///
 /// Each method takes the rule that the state belongs to, one that it [fits](Self::fits).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,14 +66,14 @@ impl RuleState {
             Rule::Divergence(_) => Self::Divergence(None),
             Rule::AnyOf(rules) => Self::AnyOf(rules.iter().map(Self::new).collect()),
             Rule::AllOf(rules) => Self::AllOf(rules.iter().map(Self::new).collect()),
-            Rule::Named { rule, .. } => Self::new(rule),
+            Rule::Named { rule, .. } | Rule::On { rule, .. } => Self::new(rule),
         }
     }
 
     /// Says whether this is a state of such a rule.
     pub(super) fn fits(&self, rule: &Rule) -> bool {
         match (self, rule) {
-            (_, Rule::Named { rule, .. }) => self.fits(rule),
+            (_, Rule::Named { rule, .. } | Rule::On { rule, .. }) => self.fits(rule),
             (Self::AnyOf(states), Rule::AnyOf(rules)) | (Self::AllOf(states), Rule::AllOf(rules)) => {
                 states.len() == rules.len() && states.iter().zip(rules).all(|(state, rule)| state.fits(rule))
             }
@@ -83,7 +84,7 @@ impl RuleState {
     /// Takes in the next evaluation.
     pub(super) fn step(&mut self, rule: &Rule, evaluation: &Evaluation) {
         match (self, rule) {
-            (state, Rule::Named { rule, .. }) => state.step(rule, evaluation),
+            (state, Rule::Named { rule, .. } | Rule::On { rule, .. }) => state.step(rule, evaluation),
             (Self::AnyOf(states), Rule::AnyOf(rules)) | (Self::AllOf(states), Rule::AllOf(rules)) => {
                 states.iter_mut().zip(rules).for_each(|(state, rule)| state.step(rule, evaluation));
             }
@@ -97,7 +98,7 @@ impl RuleState {
             }
             (Self::SuccessiveRises(state), &Rule::SuccessiveRises { strip, .. }) => state.step(strip, evaluation),
             (Self::Time(state), &Rule::Time(budget)) => *state = Spent::find(budget, evaluation),
-            (Self::Target(state), &Rule::Target(accuracy)) => *state = Reached::find(accuracy, evaluation),
+            (Self::Target(state), &Rule::Target(score)) => *state = Reached::find(score, evaluation),
             (Self::Divergence(state), &Rule::Divergence(drop)) => *state = Fall::find(drop, evaluation),
             _ => {} // a budget of iterations; or the state of another rule, which is never used
         }
@@ -121,7 +122,7 @@ impl RuleState {
     /// A patience knows it in advance. So a run can ask after every iteration, and a replay need not step through them.
     pub(super) fn stop_at(&self, rule: &Rule) -> Option<u64> {
         match (self, rule) {
-            (_, Rule::Named { rule, .. }) => self.stop_at(rule),
+            (_, Rule::Named { rule, .. } | Rule::On { rule, .. }) => self.stop_at(rule),
             (Self::AnyOf(states), Rule::AnyOf(rules)) => {
                 states.iter().zip(rules).filter_map(|(state, rule)| state.stop_at(rule)).min()
             }
@@ -144,18 +145,21 @@ impl RuleState {
     }
 
     /// Says why to stop, if the rule wants to stop at all.
-    pub(super) fn reason(&self, rule: &Rule) -> Option<StopReason> {
+    pub(super) fn reason(&self, rule: &Rule, metric: &Metric) -> Option<StopReason> {
         let why = match (self, rule) {
             (_, Rule::Named { name, rule }) => {
-                return Some(StopReason { rule: name.clone(), ..self.reason(rule)? });
+                return Some(StopReason { rule: name.clone(), ..self.reason(rule, metric)? });
+            }
+            (_, Rule::On { rule: inner, .. }) => {
+                return Some(StopReason { rule: rule.to_string(), ..self.reason(inner, metric)? });
             }
             (Self::AnyOf(states), Rule::AnyOf(rules)) => {
                 let stops =
                     states.iter().zip(rules).filter_map(|(state, rule)| Some((state.stop_at(rule)?, state, rule)));
                 let (_, state, rule) = stops.min_by_key(|&(at, ..)| at)?;
-                return state.reason(rule);
+                return state.reason(rule, metric);
             }
-            (Self::AllOf(states), Rule::AllOf(rules)) => return all_of(rule, states, rules),
+            (Self::AllOf(states), Rule::AllOf(rules)) => return all_of(rule, metric, states, rules),
             (Self::Patience(state), Rule::Patience(patience)) => patience.why(state),
             (Self::NoiseAware(state), &Rule::NoiseAware { patience, significance }) => {
                 noise::why(state.as_ref()?, patience, significance)
@@ -165,8 +169,8 @@ impl RuleState {
             (Self::SuccessiveRises(state), &Rule::SuccessiveRises { strip, .. }) => state.why(strip),
             (Self::Iterations, &Rule::Iterations(budget)) => budgets::iterations_used_up(budget),
             (Self::Time(state), &Rule::Time(budget)) => state.as_ref()?.why(budget),
-            (Self::Target(state), &Rule::Target(accuracy)) => state.as_ref()?.why(accuracy),
-            (Self::Divergence(state), &Rule::Divergence(drop)) => state.as_ref()?.why(drop),
+            (Self::Target(state), &Rule::Target(score)) => state.as_ref()?.why(score, metric),
+            (Self::Divergence(state), &Rule::Divergence(drop)) => state.as_ref()?.why(drop, metric),
             _ => return None,
         };
         self.stop_at(rule)?;
@@ -175,8 +179,8 @@ impl RuleState {
 }
 
 /// The kind of the rule that stops last, and the reasons of all.
-fn all_of(rule: &Rule, states: &[RuleState], rules: &[Rule]) -> Option<StopReason> {
-    let stop = |(state, rule): (&RuleState, &Rule)| Some((state.stop_at(rule)?, state.reason(rule)?));
+fn all_of(rule: &Rule, metric: &Metric, states: &[RuleState], rules: &[Rule]) -> Option<StopReason> {
+    let stop = |(state, rule): (&RuleState, &Rule)| Some((state.stop_at(rule)?, state.reason(rule, metric)?));
     let stops: Vec<_> = states.iter().zip(rules).map(stop).collect::<Option<_>>()?;
     let why = stops.iter().map(|(_, reason)| reason.why.as_str()).collect::<Vec<_>>().join(", and ");
     let (_, last) = stops.iter().max_by_key(|&&(at, _)| at)?;

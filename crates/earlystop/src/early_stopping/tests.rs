@@ -20,7 +20,7 @@ fn the_tutorials_run_stops_at_5801_and_keeps_4800() {
         }
     }
     assert_eq!(stopped_at, Some(5801));
-    assert_eq!(stopping.best(), Some(Best { iteration: 4800, accuracy: 0.988, elapsed: None }));
+    assert_eq!(stopping.best(), Some(Best { iteration: 4800, score: 0.988, elapsed: None }));
 }
 
 #[test]
@@ -35,8 +35,7 @@ fn an_evaluation_after_the_patience_is_told_to_stop() {
 fn nan_ends_the_run_at_once_and_is_never_the_best() {
     let mut stopping = EarlyStopping::new(1000);
     stopping.observe(100, 0.5).unwrap();
-    let verdict =
-        stopping.record(Observation { validation_loss: Some(f64::NAN), ..Observation::new(200, 0.9) }).unwrap();
+    let verdict = stopping.record(Observation::new(200, 0.9).with("validation_loss", f64::NAN)).unwrap();
     assert!(!verdict.improved);
     let reason = verdict.stop.unwrap();
     assert_eq!(
@@ -55,7 +54,7 @@ fn a_rule_that_lacks_a_number_stops_rather_than_never() {
         EarlyStopping::with(Rule::all_of([Rule::patience(1000), Rule::generalization_loss(5.0)])).unwrap();
     let reason = stopping.observe(100, 0.5).unwrap().stop.unwrap();
     assert_eq!(reason.kind, StopKind::CannotJudge);
-    assert_eq!(reason.why, "cannot judge iteration 100 without the validation loss");
+    assert_eq!(reason.why, "cannot judge iteration 100 without the validation loss; known are validation_accuracy");
 }
 
 #[test]
@@ -100,13 +99,13 @@ fn histories(odd: bool) -> impl Strategy<Value = Vec<Observation>> {
             iteration += pause;
             let correct: Vec<bool> = correct;
             let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
+            let scores = [("validation_loss", validation_loss), ("train_loss", train_loss)];
+            let scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
             Observation {
-                validation_loss,
-                train_loss,
                 elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
                 mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
                 weights_finite,
-                ..Observation::new(iteration, accuracy)
+                ..scores.fold(Observation::new(iteration, accuracy), |seen, (name, score)| seen.with(name, score))
             }
         };
         evaluations.into_iter().map(observe).collect()
@@ -285,7 +284,9 @@ proptest! {
         test in prop::collection::vec(prop_oneof![20 => 0.0..=1.0, 1 => Just(f64::NAN)], 25),
     ) {
         let mut told = history.clone();
-        told.iter_mut().zip(test).for_each(|(observation, accuracy)| observation.test_accuracy = Some(accuracy));
+        told.iter_mut().zip(test).for_each(|(observation, accuracy)| {
+            observation.scores.insert("test_accuracy".into(), accuracy);
+        });
         prop_assert_eq!(live(EarlyStopping::with(rule.clone()).unwrap(), &told), live(EarlyStopping::with(rule).unwrap(), &history));
     }
 
@@ -301,8 +302,8 @@ proptest! {
         let (mut best, mut last_improvement, mut stopped_at) = (-1.0, 0, None);
         let mut evaluations = history.iter().peekable();
         for iteration in 1..=history.last().map_or(0, |last| last.iteration) {
-            if let Some(it) = evaluations.next_if(|next| next.iteration == iteration) && it.validation_accuracy > best {
-                (best, last_improvement) = (it.validation_accuracy, iteration);
+            if let Some(it) = evaluations.next_if(|next| next.iteration == iteration) && it.scores["validation_accuracy"] > best {
+                (best, last_improvement) = (it.scores["validation_accuracy"], iteration);
             }
             // The original would also give up before it has evaluated at all.
             if last_improvement > 0 && iteration - last_improvement > patience {
@@ -313,4 +314,88 @@ proptest! {
         let best = (last_improvement > 0).then_some(last_improvement);
         prop_assert_eq!(live(EarlyStopping::new(patience), &history), (stopped_at, best));
     }
+}
+
+/// The same run with another score in place of the accuracy.
+fn renamed(history: &[Observation], name: &str, score: fn(f64) -> f64) -> Vec<Observation> {
+    let rename = |seen: &Observation| {
+        let mut seen = seen.clone();
+        let accuracy = seen.scores.remove("validation_accuracy").unwrap();
+        seen.with(name, score(accuracy))
+    };
+    history.iter().map(rename).collect()
+}
+
+/// Where a rule stops, and what it keeps.
+fn ends(history: &[Observation], rule: Rule) -> (u64, Option<StopKind>, Option<u64>) {
+    let row = replay(history, [rule]).rows.remove(0);
+    (row.stopped_at, row.reason.map(|reason| reason.kind), row.kept.map(|kept| kept.iteration))
+}
+
+proptest! {
+    #[test]
+    fn any_score_is_judged_as_the_accuracy_is(history in histories(true), rule in rules()) {
+        let elsewhere = renamed(&history, "validation_f1", |accuracy| accuracy);
+        prop_assert_eq!(ends(&elsewhere, rule.clone().on(Metric::higher("validation_f1"))), ends(&history, rule));
+    }
+
+    #[test]
+    fn lower_is_as_good_as_higher(history in histories(true), patience in 0..12u64, half_points in 0..10u32) {
+        let errors = renamed(&history, "validation_error", |accuracy| -accuracy);
+        let delta = f64::from(half_points) / 10.0;
+        let lower = Metric::lower("validation_error");
+        let rule = Patience::new(patience).min_delta(delta);
+        prop_assert_eq!(ends(&errors, rule.clone().on(lower.clone()).into()), ends(&history, rule.clone().into()));
+        prop_assert_eq!(ends(&errors, Rule::from(rule.clone()).on(lower.clone())), ends(&history, rule.into()));
+        prop_assert_eq!(ends(&errors, Rule::divergence(delta).on(lower.clone())), ends(&history, Rule::divergence(delta)));
+        if delta > 0.0 {
+            prop_assert_eq!(ends(&errors, Rule::target(-delta).on(lower)), ends(&history, Rule::target(delta)));
+        }
+    }
+}
+
+#[test]
+fn a_report_shows_the_score_that_the_rule_watches() {
+    let rmse = Metric::lower("validation_rmse");
+    let rules = [
+        Patience::new(100).on(rmse.clone()).into(),
+        Rule::patience(100).on(rmse.clone()),
+        Rule::any_of([Rule::time(Duration::from_secs(60)), Rule::patience(100)]).on(rmse.clone()),
+    ];
+    for rule in rules {
+        let mut stopping = EarlyStopping::with(rule.clone()).unwrap();
+        for (iteration, score) in [(100, 48.5), (200, 31.25), (300, 33.0)] {
+            let seen = Observation::of(iteration, [("validation_rmse", score)]);
+            stopping.record(Observation { elapsed: Some(Duration::from_secs(1)), ..seen }).unwrap();
+        }
+        let report = stopping.report(301, None);
+        assert!(report.to_string().contains("Best: validation rmse 31.25 at iteration 200."), "{report}");
+        let json = serde_json::to_string(&stopping).unwrap();
+        assert_eq!(serde_json::from_str::<EarlyStopping>(&json).unwrap(), stopping);
+    }
+}
+
+#[test]
+fn a_name_that_is_not_known_is_reported_with_those_that_are() {
+    let mut stopping = EarlyStopping::with(Patience::new(100).on(Metric::lower("validation_rsme"))).unwrap();
+    let seen = Observation::of(100, [("validation_rmse", 1.0), ("train_loss", 2.0)]);
+    let reason = stopping.record(seen).unwrap().stop.unwrap();
+    let expected = "cannot judge iteration 100 without the validation rsme; known are train_loss, validation_rmse";
+    assert_eq!((reason.kind, reason.why.as_str()), (StopKind::CannotJudge, expected));
+}
+
+#[test]
+fn a_rule_monitors_one_score() {
+    let [rmse, loss] = [Metric::lower("validation_rmse"), Metric::validation_loss()];
+    assert_eq!(Rule::from(Patience::new(5).on_loss()).monitored(), loss);
+    assert_eq!(Rule::any_of([Patience::new(5).on_loss().into(), Rule::target(0.9)]).monitored(), Metric::default());
+    assert_eq!(Rule::iterations(5).monitored(), Metric::default());
+    let nested = Rule::all_of([Rule::iterations(5).on(rmse.clone()).named("mine"), Rule::patience(3)]);
+    assert_eq!(nested.monitored(), rmse);
+    nested.check().unwrap();
+    let both = Rule::all_of([nested, Rule::patience(3).on(loss)]);
+    assert!(both.check().unwrap_err().to_string().starts_with("metric of a rule: expected one for all its parts"));
+    let lower = Rule::target(-3.5).on(rmse.clone());
+    lower.check().unwrap(); // not in the range of an accuracy
+    assert!(Rule::target(-3.5).on(Metric::higher("test_accuracy")).check().is_err());
 }

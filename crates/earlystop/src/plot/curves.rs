@@ -6,6 +6,7 @@ use super::colormap::{BLACK, Color, DISTINCT, FAINT, SHADE};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
 use crate::early_stopping::Observation;
+use crate::early_stopping::metric::{TRAIN_LOSS, VALIDATION_LOSS};
 use crate::{Error, Result};
 
 const PLOT_WIDTH: f64 = 560.0;
@@ -59,10 +60,8 @@ pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> 
 /// use earlystop::early_stopping::Observation;
 ///
 /// let losses = [(0.9, 0.8), (0.5, 0.5), (0.3, 0.4), (0.2, 0.45)];
-/// let observe = |(iteration, (train, validation))| Observation {
-///     train_loss: Some(train),
-///     validation_loss: Some(validation),
-///     ..Observation::new(iteration, 0.9)
+/// let observe = |(iteration, (train, validation))| {
+///     Observation::of(iteration, [("train_loss", train), ("validation_loss", validation)])
 /// };
 /// let history: Vec<_> = (100..).step_by(100).zip(losses).map(observe).collect();
 /// let figure = earlystop::plot::loss_curves(&history)?;
@@ -71,16 +70,16 @@ pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> 
 pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
     let last = history.last().map_or(0, |last| last.iteration);
     let late = history.iter().filter(|observation| 10 * observation.iteration >= last);
-    let losses = late.flat_map(|observation| [observation.train_loss, observation.validation_loss]);
+    let losses = late.flat_map(|observation| [TRAIN_LOSS, VALIDATION_LOSS].map(|name| observation.score(name)));
     let highest = losses.flatten().filter(|loss| loss.is_finite()).fold(f64::NEG_INFINITY, f64::max);
-    let curve = |of: fn(&Observation) -> Option<f64>| -> Vec<f64> {
-        let losses = history.iter().map(|observation| of(observation).filter(|loss| *loss <= highest));
+    let curve = |name: &str| -> Vec<f64> {
+        let losses = history.iter().map(|observation| observation.score(name).filter(|loss| *loss <= highest));
         losses.map(|loss| loss.unwrap_or(f64::NAN)).collect()
     };
     let iterations: Vec<u64> = history.iter().map(|observation| observation.iteration).collect();
-    let validation = curve(|observation| observation.validation_loss);
+    let validation = curve(VALIDATION_LOSS);
     let mut curves = Curves { measure: Measure::Loss, ..Curves::new(&iterations) }
-        .faint_curve("training batches", &curve(|observation| observation.train_loss))
+        .faint_curve("training batches", &curve(TRAIN_LOSS))
         .curve("validation set", &validation);
     let numbers = iterations.iter().zip(&validation).filter(|(_, loss)| loss.is_finite());
     if let Some((&iteration, _)) = numbers.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
@@ -311,10 +310,8 @@ mod tests {
     }
 
     fn losses(losses: &[(f64, f64)]) -> Vec<Observation> {
-        let observe = |(iteration, &(train, validation))| Observation {
-            train_loss: Some(train),
-            validation_loss: Some(validation),
-            ..Observation::new(iteration, 0.9)
+        let observe = |(iteration, &(train, validation)): (u64, &(f64, f64))| {
+            Observation::new(iteration, 0.9).with("train_loss", train).with("validation_loss", validation)
         };
         (100..).step_by(100).zip(losses).map(observe).collect()
     }

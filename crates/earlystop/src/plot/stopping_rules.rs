@@ -5,6 +5,7 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, WHITE};
 use super::ticks::Ticks;
 use super::{Figure, text};
+use crate::early_stopping::metric::{TEST_ACCURACY, VALIDATION_ACCURACY};
 use crate::early_stopping::{Comparison, Observation};
 use crate::{Error, Result};
 
@@ -60,8 +61,8 @@ pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Resul
         points.split(Option::is_none).map(|piece| piece.iter().flatten().copied().collect()).collect()
     };
     let curves = [
-        (names[1], curve(|observation| observation.test_accuracy), FAINT, 1.5),
-        (names[0], curve(|observation| Some(observation.validation_accuracy)), BLACK, 2.0),
+        (names[1], curve(|observation| observation.score(TEST_ACCURACY)), FAINT, 1.5),
+        (names[0], curve(|observation| observation.score(VALIDATION_ACCURACY)), BLACK, 2.0),
     ];
     let seen = curves.iter().rev().filter(|(_, pieces, ..)| pieces.iter().any(|piece| !piece.is_empty()));
     for (i, (name, _, color, width)) in seen.enumerate() {
@@ -83,7 +84,7 @@ pub fn stopping_rules(history: &[Observation], comparison: &Comparison) -> Resul
         }
         if let Some(kept) = &row.kept {
             dot(&mut canvas, (x(kept.iteration), y), color);
-            if let Some(at) = point(kept.iteration, kept.validation_accuracy) {
+            if let Some(at) = kept.score(VALIDATION_ACCURACY).and_then(|accuracy| point(kept.iteration, accuracy)) {
                 dot(&mut canvas, at, color);
             }
         }
@@ -100,13 +101,15 @@ fn dot(canvas: &mut Canvas, at: Point, color: Color) {
 
 /// The scale of the accuracies is that of all but the first tenth of the run.
 fn axes(history: &[Observation], comparison: &Comparison) -> Result<Axes> {
-    let finite = |observation: &&Observation| observation.validation_accuracy.is_finite();
-    let late = history.iter().filter(finite).filter(|observation| 10 * observation.iteration >= comparison.iterations);
-    let accuracies: Vec<f64> = late.map(|observation| 100.0 * observation.validation_accuracy).collect();
+    let late = history.iter().filter(|observation| 10 * observation.iteration >= comparison.iterations);
+    let accuracies = late.filter_map(|observation| observation.score(VALIDATION_ACCURACY));
+    let accuracies: Vec<f64> =
+        accuracies.filter(|accuracy| accuracy.is_finite()).map(|accuracy| 100.0 * accuracy).collect();
     if accuracies.is_empty() {
         return Err(Error::argument("validation accuracies", "at least one number", "none"));
     }
-    let tests = history.iter().filter_map(|observation| observation.test_accuracy).filter(|value| value.is_finite());
+    let tests =
+        history.iter().filter_map(|observation| observation.score(TEST_ACCURACY)).filter(|value| value.is_finite());
     let low = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
     let high = accuracies.iter().copied().chain(tests.map(|accuracy| 100.0 * accuracy)).fold(low, f64::max);
     let margin = 0.05 * (high - low).max(0.1);
@@ -121,9 +124,8 @@ mod tests {
     use crate::plot::figure::tests::assert_margins_are_white;
 
     fn history(accuracies: &[f64]) -> Vec<Observation> {
-        let observe = |(iteration, &accuracy)| Observation {
-            test_accuracy: Some(accuracy - 0.002),
-            ..Observation::new(iteration, accuracy)
+        let observe = |(iteration, &accuracy): (u64, &f64)| {
+            Observation::new(iteration, accuracy).with("test_accuracy", accuracy - 0.002)
         };
         (100..).step_by(100).zip(accuracies).map(observe).collect()
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::checkpoint::Warning;
-use crate::early_stopping::{Observation, StopKind, StopReason};
+use crate::early_stopping::metric::{TRAIN_ACCURACY, VALIDATION_ACCURACY, in_words};
+use crate::early_stopping::{Metric, Observation, StopKind, StopReason};
 
 /// What happened in training.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,14 +69,22 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Evaluated { observation, improved } => {
-                let percent = |part: f64| format!("{:.1}%", 100.0 * part);
                 let (iteration, star) = (observation.iteration, if *improved { "*" } else { "" });
-                let train = percent(observation.train_accuracy.unwrap_or(f64::NAN));
-                let validation = percent(observation.validation_accuracy);
-                write!(
-                    f,
-                    "Iter: {iteration:>6}, Train-Batch Accuracy: {train:>6}, Validation Acc: {validation:>6} {star}"
-                )
+                write!(f, "Iter: {iteration:>6}, ")?;
+                match observation.score(VALIDATION_ACCURACY) {
+                    Some(validation) => {
+                        let percent = |part: f64| format!("{:.1}%", 100.0 * part);
+                        let train = percent(observation.score(TRAIN_ACCURACY).unwrap_or(f64::NAN));
+                        let validation = percent(validation);
+                        write!(f, "Train-Batch Accuracy: {train:>6}, Validation Acc: {validation:>6} {star}")
+                    }
+                    None => {
+                        for (name, &value) in &observation.scores {
+                            write!(f, "{}: {}, ", in_words(name), Metric::higher(name).format(value))?;
+                        }
+                        write!(f, "{}", if *improved { "improved *" } else { "not improved" })
+                    }
+                }
             }
             Self::SlowPrecision => {
                 write!(f, "Note: this processor has no instructions for bf16, which makes it slower than f32.")
@@ -115,7 +124,7 @@ mod tests {
     use super::*;
 
     fn line(iteration: u64, train: f64, validation: f64, improved: bool) -> String {
-        let observation = Observation { train_accuracy: Some(train), ..Observation::new(iteration, validation) };
+        let observation = Observation::new(iteration, validation).with("train_accuracy", train);
         Event::Evaluated { observation, improved }.to_string()
     }
 

@@ -246,14 +246,17 @@ impl Trainer {
         let evaluate = |examples: &Examples| evaluate_in(&self.network, examples, self.evaluation_precision);
         let validation = evaluate(&self.validation)?;
         let test = self.test.as_ref().map(evaluate).transpose()?;
+        let mut observation = Observation::new(self.iteration, validation.accuracy())
+            .with("validation_loss", validation.loss)
+            .with("train_loss", self.losses.mean())
+            .with("train_accuracy", train_accuracy);
+        if let Some(test) = test {
+            observation = observation.with("test_accuracy", test.accuracy());
+        }
         Ok(Observation {
-            validation_loss: Some(validation.loss),
-            train_loss: Some(self.losses.mean()),
-            train_accuracy: Some(train_accuracy),
-            test_accuracy: test.map(|test| test.accuracy()),
             mistakes: self.records_mistakes.then(|| Mistakes::new(&validation.correct)),
             weights_finite: self.network.variables().are_finite(),
-            ..Observation::new(self.iteration, validation.accuracy())
+            ..observation
         })
     }
 
