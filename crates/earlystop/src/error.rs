@@ -172,6 +172,10 @@ pub enum Error {
         /// What libtorch said.
         source: tch::TchError,
     },
+
+    /// An error of a model or a data set of your own: see [`Error::other`].
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 fn not_fetched(dir: &Path, files: &[String], tried: &[String], mirror_variable: &str) -> String {
@@ -190,6 +194,18 @@ fn lines<T: std::fmt::Display>(items: &[T]) -> String {
 }
 
 impl Error {
+    /// Takes any error, or a message, from a model or a data set of your own.
+    ///
+    /// ```
+    /// use earlystop::Error;
+    ///
+    /// let error = Error::other("no photograph 17");
+    /// assert_eq!(error.to_string(), "no photograph 17");
+    /// ```
+    pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(source.into())
+    }
+
     /// Refuses an argument.
     pub(crate) fn argument(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }

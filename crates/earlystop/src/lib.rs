@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod checkpoint;
+pub mod data;
 pub mod display;
 pub mod early_stopping;
 mod error;

@@ -1,6 +1,6 @@
 //! Random numbers as pure functions of (seed, purpose, index), so that no generator has a state to save.
 
-use rand::SeedableRng;
+use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// What numbers are drawn for: each purpose has streams of its own.
@@ -12,6 +12,10 @@ pub(crate) enum Purpose {
     Shuffling = 2,
     /// Dropout's masks; the index is the iteration.
     Dropout = 3,
+    /// The seed of libtorch's generator; the index is the iteration of a step.
+    Step = 4,
+    /// The seed of libtorch's generator; the index is the iteration of an evaluation.
+    Evaluation = 5,
 }
 
 /// Returns the generator of one stream, always the same for the same arguments.
@@ -24,10 +28,14 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     generator
 }
 
+/// Seeds libtorch's generators, which are global and whose state cannot be saved.
+pub(crate) fn seed_libtorch(seed: u64, purpose: Purpose, index: u64) {
+    tch::manual_seed(stream(seed, purpose, index).next_u64() as i64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::RngCore;
 
     fn first(seed: u64, purpose: Purpose, index: u64) -> u64 {
         stream(seed, purpose, index).next_u64()

@@ -202,6 +202,12 @@ impl Rule {
             .unwrap_or_default()
     }
 
+    /// Says whether a part of the rule, or the best evaluation, depends on a score that no part names.
+    pub(crate) fn lacks_metric(&self) -> bool {
+        let watched = self.watched();
+        self.chosen().is_none() && (watched.is_empty() || watched.contains(&None))
+    }
+
     /// Returns the score that [`on`](Self::on) names.
     pub(crate) fn chosen(&self) -> Option<&Metric> {
         match self {

@@ -3,6 +3,7 @@
 mod download;
 mod examples;
 mod files;
+mod fingerprint;
 pub mod idx;
 
 use std::fmt;

@@ -114,6 +114,6 @@ impl NetworkBuilder {
         }
         let mut variables = Variables::new(std::mem::take(&mut plan.variables), device)?;
         variables.initialize(seed, 0)?;
-        Ok(Network { description, plan, variables, device, seed, draws: 0 })
+        Ok(Network { description, plan, variables, device, seed, draws: 0, evaluation_precision: None })
     }
 }

@@ -92,12 +92,23 @@ pub struct Network {
     device: Device,
     seed: u64,
     draws: u64,
+    /// The precision of evaluations in a trainer, if it is another one.
+    evaluation_precision: Option<Precision>,
 }
 
 impl Network {
     /// Starts a network for images of `[height, width, channels]`.
     pub fn builder(input: [usize; 3]) -> NetworkBuilder {
         NetworkBuilder::new(input)
+    }
+
+    /// Returns the precision in which a trainer evaluates the network.
+    pub(crate) fn evaluation_precision(&self) -> Precision {
+        self.evaluation_precision.unwrap_or(self.description.precision)
+    }
+
+    pub(crate) fn set_evaluation_precision(&mut self, precision: Precision) {
+        self.evaluation_precision = Some(precision);
     }
 
     /// Initializes all variables with new random values, different ones at each call.

@@ -31,7 +31,7 @@ impl Optimizer {
     }
 
     /// Checks that this optimizer was made for a model.
-    pub(crate) fn check(&self, model: &impl Trainable) -> Result<()> {
+    pub(crate) fn check(&self, model: &(impl Trainable + ?Sized)) -> Result<()> {
         let variables = model.variables_to_train();
         let is_made_for_it = variables.len() == self.parameters.len()
             && self.parameters.iter().zip(&variables).all(|(parameter, named)| parameter.is(named));

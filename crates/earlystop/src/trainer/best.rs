@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use tch::{TchError, Tensor};
 
-use super::Trainer;
 use super::resume::{is_gone, while_files_go};
 use super::save::Snapshot;
+use super::{Model, Trainer};
 use crate::checkpoint::{NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
 
@@ -103,7 +103,7 @@ impl fmt::Display for RestoredFrom {
     }
 }
 
-impl Trainer {
+impl<M: Model> Trainer<M> {
     /// Restores the variables of the best evaluation, as the stopping rule sees it, and says where they came from.
     ///
     /// They are in memory if no folder is set or if saving them failed, else in a checkpoint. If neither has them any more,
@@ -139,7 +139,7 @@ impl Trainer {
         };
         let (iteration, from) = match (in_file, in_memory) {
             (Some(saved), kept) if kept.is_none_or(|kept| kept < saved.step) => {
-                Saver::new().restore(&saved.path, &[&self.network, &self.optimizer])?;
+                Saver::new().restore(&saved.path, &[self.model.variables(), &self.optimizer])?;
                 (saved.step, RestoredFrom::File(saved.path))
             }
             (_, Some(kept)) => {
@@ -194,7 +194,7 @@ impl Trainer {
 
     /// Returns all named tensors of the run.
     pub(super) fn tensors(&self) -> Vec<NamedTensor> {
-        self.network.tensors().into_iter().chain(self.optimizer.tensors()).collect()
+        self.model.variables().tensors().into_iter().chain(self.optimizer.tensors()).collect()
     }
 }
 

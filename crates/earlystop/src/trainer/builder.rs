@@ -1,34 +1,34 @@
 //! The trainer's settings.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::Trainer;
 use super::best::Best;
 use super::commit::{Commits, SaveSettings};
 use super::policy::SavePolicy;
 use super::state::Losses;
+use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
-use crate::early_stopping::{EarlyStopping, Patience, Rule};
+use crate::data::Data;
+use crate::early_stopping::{EarlyStopping, Metric, Patience, Rule};
 use crate::error::{Error, Result};
-use crate::mnist::Examples;
-use crate::network::{Network, Precision};
+use crate::network::Network;
 use crate::optimizer::{Batches, Optimizer};
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
-#[derive(Debug)]
 #[must_use = "a builder builds nothing before `build`"]
-pub struct TrainerBuilder {
-    network: Network,
+pub struct TrainerBuilder<M: Model = Network> {
+    pub(super) model: M,
     optimizer: Optimizer,
-    train: Examples,
-    validation: Examples,
-    test: Option<Examples>,
+    train: AnyData<M>,
+    held_out: Vec<(String, AnyData<M>)>,
+    /// Why a data set does not fit the model.
+    pub(super) problem: Option<Error>,
     batch_size: usize,
     seed: u64,
     evaluate_every: u64,
-    evaluation_precision: Option<Precision>,
     rule: Rule,
     checkpoints: Option<PathBuf>,
     save_policy: SavePolicy,
@@ -50,18 +50,22 @@ pub enum FailedSave {
     Stop,
 }
 
-impl TrainerBuilder {
-    pub(super) fn new(network: Network, optimizer: Optimizer, train: &Examples, validation: &Examples) -> Self {
+impl<M: Model> TrainerBuilder<M> {
+    pub(super) fn new(
+        model: M,
+        optimizer: Optimizer,
+        train: impl Data<Batch = M::Batch> + Send + 'static,
+        validation: impl Data<Batch = M::Batch> + Send + 'static,
+    ) -> Self {
         Self {
-            network,
+            model,
             optimizer,
-            train: train.clone(),
-            validation: validation.clone(),
-            test: None,
+            train: Box::new(train),
+            held_out: vec![(VALIDATION.to_owned(), Box::new(validation))],
+            problem: None,
             batch_size: 64,
             seed: 0,
             evaluate_every: 100,
-            evaluation_precision: None,
             rule: Patience::new(1000).into(),
             checkpoints: None,
             save_policy: SavePolicy::default(),
@@ -91,26 +95,24 @@ impl TrainerBuilder {
         self
     }
 
-    /// Sets the compute precision of evaluations. Default: the network's.
-    pub fn evaluate_in(mut self, precision: Precision) -> Self {
-        self.evaluation_precision = Some(precision);
-        self
-    }
-
-    /// Stops after more than `iterations` iterations without an improvement of the validation accuracy. Default: 1000.
+    /// Stops after more than `iterations` iterations without an improvement of the model's [metric](Model::metric), which is the
+    /// validation accuracy of a network. Default: 1000.
     pub fn patience(self, iterations: u64) -> Self {
         self.stop_when(Patience::new(iterations))
     }
 
-    /// Sets the rule that decides when to stop and what counts as better.
+    /// Sets the rule that decides when to stop and what counts as better. Where it names no score, it monitors the model's
+    /// [metric](Model::metric).
     pub fn stop_when(mut self, rule: impl Into<Rule>) -> Self {
         self.rule = rule.into();
         self
     }
 
-    /// Records the accuracy on a test set at each evaluation, to compare stopping rules afterwards. It decides nothing.
-    pub fn record_test_accuracy(mut self, test: &Examples) -> Self {
-        self.test = Some(test.clone());
+    /// Evaluates the model on one more data set at each evaluation. Its scores are named after it: `NAME_loss`.
+    ///
+    /// The scores of a set called `test` decide nothing. A rule can [monitor](crate::early_stopping::Rule::on) those of any other.
+    pub fn evaluate_on(mut self, name: impl Into<String>, data: impl Data<Batch = M::Batch> + Send + 'static) -> Self {
+        self.held_out.push((name.into(), Box::new(data)));
         self
     }
 
@@ -209,23 +211,23 @@ impl TrainerBuilder {
     ///
     /// [`Error::Argument`] if the settings, the sets and the network do not fit together; [`Error::Io`] if the checkpoint
     /// folder cannot be read.
-    pub fn build(self) -> Result<Trainer> {
+    pub fn build(self) -> Result<Trainer<M>> {
         if self.evaluate_every == 0 {
             return Err(Error::argument("evaluate every", "at least 1 iteration", 0));
         }
-        self.rule.check()?;
-        check_patience(&self.rule, self.evaluate_every)?;
+        let metric = self.model.metric();
+        // The rule of a network stays as it is, and as its checkpoints have it.
+        let rule =
+            if self.rule.lacks_metric() && metric != Metric::default() { self.rule.on(metric) } else { self.rule };
+        rule.check()?;
+        check_patience(&rule, self.evaluate_every)?;
         self.save_policy.check()?;
-        self.optimizer.check(&self.network)?;
+        self.optimizer.check(self.model.variables())?;
         self.optimizer.expect_trained()?;
-        let num_classes = self.network.num_classes();
-        let fit = |name: &str, set: Examples| {
-            check(name, &set, self.network.description().input, num_classes)?;
-            set.with_num_classes(num_classes) // as many columns as the network has outputs
-        };
-        let train = fit("training", self.train)?;
-        let validation = fit("validation", self.validation)?;
-        let test = self.test.map(|test| fit("test", test)).transpose()?;
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        check_sets(&*self.train, &self.held_out)?;
         if self.checkpoints.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             return Err(Error::argument("checkpoints", "the path of a folder", "an empty path"));
         }
@@ -237,19 +239,17 @@ impl TrainerBuilder {
             keeps_best: self.keep.keeps_best(),
         };
         Ok(Trainer {
-            batches: Batches::new(train.len(), self.batch_size, self.seed)?,
+            batches: Batches::new(self.train.len(), self.batch_size, self.seed)?,
             commits: Commits::new(store, settings),
             best: Best::new(self.keeps_best_in_memory),
-            evaluation_precision: self.evaluation_precision.unwrap_or(self.network.description().precision),
-            network: self.network,
+            model: self.model,
             optimizer: self.optimizer,
-            train,
-            validation,
-            test,
+            train: self.train,
+            held_out: self.held_out,
             data: OnceLock::new(),
             evaluate_every: self.evaluate_every,
-            records_mistakes: self.records_mistakes || self.rule.needs_mistakes(),
-            stopping: EarlyStopping::with(self.rule)?,
+            records_mistakes: self.records_mistakes || rule.needs_mistakes(),
+            stopping: EarlyStopping::with(rule)?,
             iteration: 0,
             losses: Losses::default(),
             elapsed: Duration::ZERO,
@@ -258,6 +258,31 @@ impl TrainerBuilder {
             noted: false,
         })
     }
+}
+
+impl<M: Model> fmt::Debug for TrainerBuilder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainerBuilder")
+            .field("rule", &self.rule)
+            .field("checkpoints", &self.checkpoints)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses empty sets and names that are given twice.
+fn check_sets<B>(train: &dyn Data<Batch = B>, held_out: &[(String, Box<dyn Data<Batch = B> + Send>)]) -> Result<()> {
+    if train.is_empty() {
+        return Err(Error::argument("training set", "at least one example", "none"));
+    }
+    for (index, (name, set)) in held_out.iter().enumerate() {
+        if set.is_empty() {
+            return Err(Error::argument(format!("{name} set"), "at least one example", "none"));
+        }
+        if name == "train" || held_out[..index].iter().any(|(other, _)| other == name) {
+            return Err(Error::argument("name of a held-out set", "one that is not in use", format!("{name:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a patience that always runs out before the next evaluation.
@@ -270,23 +295,4 @@ fn check_patience(rule: &Rule, evaluate_every: u64) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-fn check(name: &str, set: &Examples, [height, width, channels]: [usize; 3], num_classes: usize) -> Result<()> {
-    let what = format!("{name} set");
-    if set.is_empty() {
-        return Err(Error::argument(what, "at least one example", "none"));
-    }
-    if [set.height(), set.width()] != [height, width] {
-        let found = format!("{} x {}", set.height(), set.width());
-        return Err(Error::argument(what, format!("images of {height} x {width} pixels"), found));
-    }
-    if channels != 1 {
-        let expected = format!("images with {channels} channels, as the network's input has");
-        return Err(Error::argument(what, expected, "grayscale images, with 1 channel"));
-    }
-    if set.num_classes() > num_classes {
-        return Err(Error::argument(what, format!("at most {num_classes} classes"), set.num_classes()));
-    }
-    Ok(())
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use tch::Device;
+
 use super::background::{Background, Done};
 use super::best::copies_of;
 use super::builder::FailedSave;
 use super::history::{Lines, Written};
 use super::policy::{Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
-use super::state::{Data, Environment, Fingerprint, Order, RunState, Settings};
-use super::{Event, Report, Trainer};
+use super::state::{Data, Environment, Order, RunState, Settings, json_or_text};
+use super::{Event, Model, Report, TEST, Trainer, VALIDATION};
 use crate::checkpoint::{Metadata, NamedTensor, Saved, Store, Warning};
 use crate::early_stopping::SavedStopping;
 use crate::error::{Error, Result};
@@ -120,7 +122,7 @@ impl Commits {
     }
 }
 
-impl Trainer {
+impl<M: Model> Trainer<M> {
     /// Deletes the checkpoints in the folder and the history beside them, so that a new run can begin there.
     ///
     /// # Errors
@@ -331,32 +333,39 @@ impl Trainer {
     /// The state of the run besides its tensors.
     pub(super) fn state(&self) -> RunState {
         let data = self.data.get_or_init(|| Data {
-            train: Fingerprint::of(&self.train),
-            validation: Fingerprint::of(&self.validation),
-            test: self.test.as_ref().map(Fingerprint::of),
+            train: self.train.fingerprint().map(json_or_text),
+            held_out: self
+                .held_out
+                .iter()
+                .map(|(name, set)| (name.clone(), set.fingerprint().map(json_or_text)))
+                .collect(),
         });
+        let mut held_out = data.held_out.clone();
+        let mut take = |name: &str| held_out.remove(name).flatten();
+        let (validation_data, test_data) = (take(VALIDATION), take(TEST));
+        let variables = self.model.variables().variables_to_train();
+        let device = variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
         RunState {
             settings: Settings {
-                network: self.network.description().clone(),
-                network_seed: self.network.seed(),
+                model: Settings::of_model(self.model.settings()),
                 learning_rate: self.optimizer.schedule(),
                 optimizer: self.optimizer.settings(),
                 batch_size: self.batches.batch_size(),
                 order: Order::ShuffledEpochs,
                 seed: self.batches.seed(),
                 training_examples: self.train.len(),
-                training_data: Some(data.train.clone()),
-                validation_data: Some(data.validation.clone()),
+                training_data: data.train.clone(),
+                validation_data,
+                held_out_data: held_out,
                 evaluate_every: self.evaluate_every,
-                evaluation_precision: self.evaluation_precision,
                 rule: self.stopping.rule().clone(),
             },
             iteration: self.iteration,
             stopping: SavedStopping::without_history(&self.stopping),
             losses: self.losses,
             elapsed: self.elapsed,
-            environment: Environment::here(self.network.device()),
-            test_data: data.test.clone(),
+            environment: Environment::here(device),
+            test_data,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Evaluation of a network on a set of examples.
 
 use ndarray::s;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::{Error, Result, torch};
 use crate::metrics;
@@ -51,31 +51,45 @@ pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision)
             examples.num_classes(),
         ));
     }
-    let mut cls_pred = Vec::with_capacity(examples.len());
-    let mut loss = 0.0;
+    let mut tally = Tally::default();
     for begin in (0..examples.len()).step_by(BATCH_SIZE) {
         let range = begin..examples.len().min(begin + BATCH_SIZE);
         let images = Tensor::try_from(examples.images_f32(range.clone())?).map_err(torch("images"))?;
-        let logits = network.logits_in(&images, precision)?;
-        let labels = examples.labels().slice(s![range.clone()]).mapv(i64::from);
-        let labels = Tensor::try_from(labels).map_err(torch("labels"))?.to_device(network.device());
-        loss += logits.cross_entropy_for_logits(&labels).double_value(&[]) * range.len() as f64;
-        let classes = Vec::<i64>::try_from(logits.argmax(1, false)).map_err(torch("classes"))?;
-        cls_pred.extend(classes.into_iter().map(|class| class as usize));
+        let classes = examples.labels().slice(s![range]).mapv(i64::from);
+        tally.add(network, &images, &Tensor::try_from(classes).map_err(torch("labels"))?, precision)?;
     }
-    let correct = cls_pred.iter().zip(examples.labels()).map(|(&pred, &label)| pred == usize::from(label)).collect();
-    Ok(Evaluation { cls_pred, correct, loss: loss / examples.len() as f64 })
+    Ok(tally.finish())
 }
 
-/// Copies a batch of examples into tensors: images `[batch, height * width]`, one-hot labels `[batch, num_classes]`.
-pub(super) fn batch(examples: &Examples, indices: &[usize]) -> Result<(Tensor, Tensor)> {
-    let (images, labels) = examples.batch(indices)?;
-    Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
+/// An evaluation that is not complete.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    cls_pred: Vec<usize>,
+    correct: Vec<bool>,
+    loss: f64,
 }
 
-/// Computes the part of a batch that is classified correctly, 0.0 to 1.0; `labels` are one-hot.
-pub(super) fn batch_accuracy(network: &Network, images: &Tensor, labels: &Tensor) -> Result<f64> {
-    let predicted = network.predict(images)?.argmax(1, false);
-    let labels = labels.to_device(network.device()).argmax(1, false);
-    Ok(predicted.eq_tensor(&labels).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]))
+impl Tally {
+    /// Classifies a batch of images; `classes` are the true ones, `[batch]`.
+    pub(super) fn add(
+        &mut self,
+        network: &Network,
+        images: &Tensor,
+        classes: &Tensor,
+        precision: Precision,
+    ) -> Result<()> {
+        let logits = network.logits_in(images, precision)?;
+        let on_device = classes.to_device(network.device());
+        self.loss += logits.cross_entropy_for_logits(&on_device).double_value(&[]) * classes.numel() as f64;
+        let predicted = Vec::<i64>::try_from(logits.argmax(1, false)).map_err(torch("classes"))?;
+        let classes = Vec::<i64>::try_from(classes).map_err(torch("labels"))?;
+        self.correct.extend(predicted.iter().zip(&classes).map(|(predicted, class)| predicted == class));
+        self.cls_pred.extend(predicted.into_iter().map(|class| class as usize));
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Evaluation {
+        let loss = self.loss / self.correct.len() as f64;
+        Evaluation { cls_pred: self.cls_pred, correct: self.correct, loss }
+    }
 }

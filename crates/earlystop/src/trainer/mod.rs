@@ -6,7 +6,7 @@
 //! # History
 //!
 //! The evaluations of a run are beside its checkpoints, in `history-0001.jsonl`: one line of JSON for each
-//! [`Observation`](crate::early_stopping::Observation), after a first line about the file itself. Each checkpoint records how
+//! [`Observation`], after a first line about the file itself. Each checkpoint records how
 //! far the history went and its checksum. So saving takes the same time at the end of a long run as at its beginning. After
 //! a crash, lines that belong to no checkpoint are cut off.
 //!
@@ -21,12 +21,15 @@ mod commit;
 mod evaluation;
 mod event;
 mod history;
+mod images;
+mod model;
 mod policy;
 mod resume;
 mod save;
 mod state;
 mod verify;
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -34,23 +37,37 @@ pub use best::{Restored, RestoredFrom};
 pub use builder::{FailedSave, TrainerBuilder};
 pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
+pub use images::ImageBatch;
+pub use model::{BatchIter, Model, Scores};
 pub use policy::SavePolicy;
 pub use resume::Resume;
 pub use verify::verify_resume;
 
+use crate::data;
+use crate::early_stopping::metric::TRAIN_LOSS;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, StopReport};
 use crate::error::Result;
-use crate::mnist::Examples;
-use crate::network::{Network, Precision};
+use crate::network::Network;
 use crate::optimizer::{Batches, Optimizer};
+use crate::random::{Purpose, seed_libtorch};
 use crate::{kernels, stop};
 use best::Best;
 use commit::Commits;
-use evaluation::{batch, batch_accuracy};
+use model::are_finite;
 use policy::Moment;
 use state::{Data, Losses};
 
-/// Trains a network with early stopping, and can be resumed after any interruption with bit-identical results.
+/// The name of the held-out set that rules look at.
+const VALIDATION: &str = "validation";
+/// The name of a held-out set that decides nothing.
+const TEST: &str = "test";
+
+/// A data set of any type, for a model.
+type AnyData<M> = Box<dyn data::Data<Batch = <M as Model>::Batch> + Send>;
+
+/// Trains a model with early stopping, and can be resumed after any interruption with bit-identical results.
+///
+/// The model is a [`Network`] on images, or any other [`Model`]: see [`Trainer::for_model`].
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
@@ -71,18 +88,16 @@ use state::{Data, Losses};
 /// trainer.restore_best()?;
 /// # Ok::<(), earlystop::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct Trainer {
-    network: Network,
+pub struct Trainer<M: Model = Network> {
+    model: M,
     optimizer: Optimizer,
-    train: Examples,
-    validation: Examples,
-    test: Option<Examples>,
+    train: AnyData<M>,
+    /// The held-out sets and their names, the validation set first.
+    held_out: Vec<(String, AnyData<M>)>,
     /// Fingerprints of the examples, computed when a checkpoint needs them.
     data: OnceLock<Data>,
     batches: Batches,
     evaluate_every: u64,
-    evaluation_precision: Precision,
     records_mistakes: bool,
     stopping: EarlyStopping,
     commits: Commits,
@@ -103,10 +118,17 @@ pub struct Trainer {
 /// Reports an event; returns a request to stop.
 type Report<'a> = &'a mut dyn FnMut(&Event) -> Option<StopReason>;
 
-impl Trainer {
-    /// Begins a trainer; see [`TrainerBuilder`] for its settings.
-    pub fn builder(network: Network, optimizer: Optimizer, train: &Examples, validation: &Examples) -> TrainerBuilder {
-        TrainerBuilder::new(network, optimizer, train, validation)
+impl<M: Model> Trainer<M> {
+    /// Begins a trainer for a model of your own; see [`TrainerBuilder`] for its settings, and [`Model`] for an example.
+    ///
+    /// To use a data set in several places, put it into an [`Arc`](std::sync::Arc).
+    pub fn for_model(
+        model: M,
+        optimizer: Optimizer,
+        train: impl data::Data<Batch = M::Batch> + Send + 'static,
+        validation: impl data::Data<Batch = M::Batch> + Send + 'static,
+    ) -> TrainerBuilder<M> {
+        TrainerBuilder::new(model, optimizer, train, validation)
     }
 
     /// Trains for up to `num_iterations` more iterations; fewer if the stopping rule ends the run or a stop is requested.
@@ -165,25 +187,28 @@ impl Trainer {
             self.take_folder(report)?;
             self.note_machine(report);
         }
+        // Checked here, not in each step: nobody can change the model's variables while this call trains it.
+        self.optimizer.check(self.model.variables())?;
         while self.will_train(end) {
             self.collect(false, report)?;
             self.requested = self.requested.take().or_else(stop::requested);
             if self.requested.is_some() {
                 break;
             }
-            let (images, labels) = batch(&self.train, &self.batches.indices(self.iteration + 1))?;
-            let loss = self.network.training_loss(&images, &labels, self.iteration + 1)?;
-            self.optimizer.minimize(&loss, &mut self.network)?;
+            let next = self.iteration + 1;
+            let batch = self.train.batch(&self.batches.indices(next), next)?;
+            seed_libtorch(self.batches.seed(), Purpose::Step, next);
+            let loss = self.model.loss(&batch, next)?;
+            self.optimizer.step(&loss)?;
             let loss = loss.value();
-            self.iteration += 1;
+            self.iteration = next;
             self.losses.add(loss);
             self.elapsed = before + start.elapsed();
 
             let is_end = self.iteration == end && evaluates_at_end;
             let mut evaluated = None;
             if self.iteration.is_multiple_of(self.evaluate_every) || is_end || !loss.is_finite() {
-                let train_accuracy = batch_accuracy(&self.network, &images, &labels)?;
-                let observation = self.observe(train_accuracy)?;
+                let observation = self.observe(batch)?;
                 self.elapsed = before + start.elapsed();
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
                 let improved = self.stopping.record(observation.clone())?.improved;
@@ -226,8 +251,7 @@ impl Trainer {
         if std::mem::replace(&mut self.noted, true) {
             return;
         }
-        let precisions = [self.network.description().precision, self.evaluation_precision];
-        if !precisions.into_iter().all(Precision::is_native) {
+        if self.model.is_emulated() {
             self.ask(&Event::SlowPrecision, report);
         }
         if kernels::threads_spin() {
@@ -241,23 +265,46 @@ impl Trainer {
         self.requested = self.requested.take().or(request);
     }
 
-    /// Evaluates the network as it is now.
-    fn observe(&self, train_accuracy: f64) -> Result<Observation> {
-        let evaluate = |examples: &Examples| evaluate_in(&self.network, examples, self.evaluation_precision);
-        let validation = evaluate(&self.validation)?;
-        let test = self.test.as_ref().map(evaluate).transpose()?;
-        let mut observation = Observation::new(self.iteration, validation.accuracy())
-            .with("validation_loss", validation.loss)
-            .with("train_loss", self.losses.mean())
-            .with("train_accuracy", train_accuracy);
-        if let Some(test) = test {
-            observation = observation.with("test_accuracy", test.accuracy());
+    /// Evaluates the model as it is now, on the last training batch and on the held-out sets.
+    fn observe(&self, batch: M::Batch) -> Result<Observation> {
+        let _no_grad = tch::no_grad_guard();
+        seed_libtorch(self.batches.seed(), Purpose::Evaluation, self.iteration);
+        let mut observation = Observation::of(self.iteration, [(TRAIN_LOSS, self.losses.mean())]);
+        let mut add = |set: &str, scores: Scores| {
+            for (name, score) in scores.scores {
+                // The loss of a single batch is noisy.
+                observation.scores.entry(format!("{set}_{name}")).or_insert(score);
+            }
+            scores.correct
+        };
+        add("train", self.model.evaluate(&mut std::iter::once(Ok(batch)))?);
+        let mut correct = None;
+        for (name, set) in &self.held_out {
+            let found = add(name, self.evaluate_set(&**set)?);
+            if name == VALIDATION {
+                correct = found;
+            }
         }
-        Ok(Observation {
-            mistakes: self.records_mistakes.then(|| Mistakes::new(&validation.correct)),
-            weights_finite: self.network.variables().are_finite(),
-            ..observation
-        })
+        observation.mistakes = correct.filter(|_| self.records_mistakes).map(|correct| Mistakes::new(&correct));
+        observation.weights_finite = are_finite(self.model.variables())?;
+        Ok(observation)
+    }
+
+    /// Evaluates the model as it is now on a data set, such as a test set.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the data set or of the model.
+    pub fn evaluate(&self, data: &impl data::Data<Batch = M::Batch>) -> Result<Scores> {
+        let _no_grad = tch::no_grad_guard();
+        seed_libtorch(self.batches.seed(), Purpose::Evaluation, self.iteration);
+        self.evaluate_set(data)
+    }
+
+    fn evaluate_set(&self, data: &dyn data::Data<Batch = M::Batch>) -> Result<Scores> {
+        let size = self.model.evaluation_batch_size().max(1);
+        let indices = |begin: usize| (begin..data.len().min(begin + size)).collect::<Vec<_>>();
+        self.model.evaluate(&mut (0..data.len()).step_by(size).map(|begin| data.batch(&indices(begin), 0)))
     }
 
     /// Reports on the run so far: why it stopped, if it did, and its best evaluation.
@@ -266,14 +313,14 @@ impl Trainer {
         StopReport { reason: report.reason.or_else(|| self.requested.clone()), ..report }
     }
 
-    /// Returns the network.
-    pub fn network(&self) -> &Network {
-        &self.network
+    /// Returns the model.
+    pub fn model(&self) -> &M {
+        &self.model
     }
 
-    /// Returns the network and drops the trainer.
-    pub fn into_network(self) -> Network {
-        self.network
+    /// Returns the model and drops the trainer.
+    pub fn into_model(self) -> M {
+        self.model
     }
 
     /// Returns the number of iterations made, including those before a resume.
@@ -286,5 +333,14 @@ impl Trainer {
     /// If a checkpoint was copied without its history, the first evaluations are missing; [`Event::Resumed`] says so.
     pub fn history(&self) -> &[Observation] {
         self.stopping.history()
+    }
+}
+
+impl<M: Model> fmt::Debug for Trainer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer")
+            .field("iteration", &self.iteration)
+            .field("report", &self.report())
+            .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::commit::KEY;
 use super::history::Found;
 use super::state::{Differences, RunState};
-use super::{Event, Trainer};
+use super::{Event, Model, Trainer};
 use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid, history_of};
 use crate::error::{Error, Result};
 
@@ -58,7 +58,7 @@ impl Resume {
     }
 }
 
-impl Trainer {
+impl<M: Model> Trainer<M> {
     /// Resumes the run in the checkpoint folder from its latest checkpoint; returns whether there was one.
     ///
     /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history beside a checkpoint
@@ -169,7 +169,7 @@ impl Trainer {
             }
         };
         let stopping = state.stopping.resume(self.stopping.rule().clone(), history, missing.as_deref())?;
-        Saver::new().restore(path, &[&self.network, &self.optimizer])?;
+        Saver::new().restore(path, &[self.model.variables(), &self.optimizer])?;
         notes.extend(settings);
         notes.extend(missing);
         self.iteration = state.iteration;
@@ -192,7 +192,9 @@ fn read_state(path: &Path) -> Result<(RunState, Option<Position>)> {
     let problem = |problem: String| Error::Checkpoint { path: path.to_owned(), part: CheckpointPart::Header, problem };
     let json = checkpoint.metadata().get(KEY);
     let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
-    let state = serde_json::from_str(json).map_err(|error| problem(format!("the trainer's state: {error}")))?;
+    let read = serde_json::from_str(json);
+    let mut state: RunState = read.map_err(|error| problem(format!("the trainer's state: {error}")))?;
+    state.settings.complete();
     Ok((state, history_of(path)?))
 }
 

@@ -1,16 +1,15 @@
 //! The state of a run besides its tensors, kept as JSON in its checkpoints.
 
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value};
 
+use crate::checkpoint::Metadata;
 use crate::early_stopping::{Rule, SavedStopping};
 use crate::kernels::{self, Processor};
-use crate::mnist::Examples;
-use crate::network::{Description, Precision};
+use crate::network::Precision;
 use crate::optimizer::{self, Schedule};
 
 /// The state of a run besides its tensors.
@@ -37,10 +36,9 @@ pub(super) struct RunState {
 /// What was chosen for a run. Together with the [`Environment`] it determines every bit of the results.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
-    /// The layers.
-    pub(super) network: Description,
-    /// The seed of initial values and dropout.
-    pub(super) network_seed: u64,
+    /// What the model says of itself, see [`Model::settings`](super::Model::settings).
+    #[serde(flatten)]
+    pub(super) model: Map<String, Value>,
     /// The learning rate of each iteration.
     pub(super) learning_rate: Schedule,
     /// The optimizer.
@@ -63,11 +61,31 @@ pub(super) struct Settings {
     pub(super) validation_data: Option<Fingerprint>,
     /// Iterations from one evaluation to the next.
     pub(super) evaluate_every: u64,
-    /// The compute precision of evaluations.
-    #[serde(default)]
-    pub(super) evaluation_precision: Precision,
+    /// The other held-out sets, but for the test set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) held_out_data: BTreeMap<String, Option<Fingerprint>>,
     /// The stopping rule.
     pub(super) rule: Rule,
+}
+
+impl Settings {
+    /// Reads what a model says of itself.
+    pub(super) fn of_model(settings: Metadata) -> Map<String, Value> {
+        settings.into_iter().map(|(name, value)| (name, json_or_text(value))).collect()
+    }
+
+    /// Adds what files of earlier versions do not say of a network.
+    pub(super) fn complete(&mut self) {
+        if self.model.contains_key("network") {
+            let precision = serde_json::to_value(Precision::default()).unwrap_or_default();
+            self.model.entry("evaluation_precision").or_insert(precision);
+        }
+    }
+}
+
+/// Reads a value as JSON, or else as text.
+pub(super) fn json_or_text(value: String) -> Value {
+    serde_json::from_str(&value).unwrap_or(Value::String(value))
 }
 
 /// How batches are drawn from the training examples.
@@ -79,45 +97,15 @@ pub(super) enum Order {
     ShuffledEpochs,
 }
 
-/// Identifies a set of examples.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fingerprint {
-    examples: usize,
-    height: usize,
-    width: usize,
-    classes: usize,
-    /// SHA-256 of the sizes above, the images and the labels.
-    sha256: String,
-}
+/// Identifies a data set: the JSON value, or else the text, that [`fingerprint`](crate::data::Data::fingerprint) returns.
+pub(super) type Fingerprint = Value;
 
 /// Identifies all examples of a run.
 #[derive(Debug)]
 pub(super) struct Data {
-    pub(super) train: Fingerprint,
-    pub(super) validation: Fingerprint,
-    pub(super) test: Option<Fingerprint>,
-}
-
-impl Fingerprint {
-    /// Reads all examples: 55,000 images of 28 x 28 pixels take about 30 ms on a processor with SHA instructions.
-    pub(super) fn of(set: &Examples) -> Self {
-        let mut hash = Sha256::new();
-        for size in [set.len(), set.height(), set.width(), set.num_classes()] {
-            hash.update((size as u64).to_le_bytes());
-        }
-        for image in set.images().outer_iter() {
-            match image.as_slice() {
-                Some(pixels) => hash.update(pixels),
-                None => hash.update(image.iter().copied().collect::<Vec<u8>>()),
-            }
-        }
-        hash.update(set.labels().to_vec());
-        let mut sha256 = String::new();
-        for byte in hash.finalize() {
-            let _ = write!(sha256, "{byte:02x}"); // writing to a string cannot fail
-        }
-        Self { examples: set.len(), height: set.height(), width: set.width(), classes: set.num_classes(), sha256 }
-    }
+    pub(super) train: Option<Fingerprint>,
+    /// The held-out sets by their names.
+    pub(super) held_out: BTreeMap<String, Option<Fingerprint>>,
 }
 
 /// The sum and number of the training losses since the last evaluation.
@@ -201,6 +189,12 @@ impl Differences {
         if is_earlier {
             adopt(&mut checkpoint.test_data, &now.test_data, || unknown("test_data"));
         }
+        let nobody_knows = |what: &str, data: [&Option<Fingerprint>; 2]| {
+            data.iter().all(|data| data.is_none()).then(|| format!("{what}: has no fingerprint, so not compared"))
+        };
+        let [then, new] = [&checkpoint.settings, &now.settings];
+        notes.extend(nobody_knows("training_data", [&then.training_data, &new.training_data]));
+        notes.extend(nobody_knows("validation_data", [&then.validation_data, &new.validation_data]));
         compare("", &checkpoint.environment, &now.environment, &mut notes);
         compare("test_data", &checkpoint.test_data, &now.test_data, &mut notes);
         let mut settings = Vec::new();
@@ -226,10 +220,16 @@ fn compare<T: Serialize>(path: &str, checkpoint: &T, now: &T, found: &mut Vec<St
 
 fn compare_values(path: &str, checkpoint: &Value, now: &Value, found: &mut Vec<String>) {
     match (checkpoint, now) {
+        // Another kind of model has other settings.
+        (Value::Object(a), Value::Object(b)) if path.is_empty() => {
+            for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
+                let value = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or_default();
+                compare_values(key, &value(a), &value(b), found);
+            }
+        }
         (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
             for (key, value) in a {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare_values(&path, value, &b[key], found);
+                compare_values(&format!("{path}.{key}"), value, &b[key], found);
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -244,42 +244,4 @@ fn compare_values(path: &str, checkpoint: &Value, now: &Value, found: &mut Vec<S
 
 fn shown(value: &Value) -> String {
     if value.is_null() { "none".to_owned() } else { value.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::{Array1, Array3, s};
-
-    use super::*;
-
-    fn examples(count: usize) -> Examples {
-        Examples::new(Array3::from_shape_fn((count, 2, 3), |(i, y, x)| (i * 6 + y * 3 + x) as u8), Array1::zeros(count))
-            .unwrap()
-    }
-
-    #[test]
-    fn the_fingerprint_covers_sizes_pixels_labels_and_classes() {
-        let original = Fingerprint::of(&examples(4));
-        assert_eq!(original.sha256.len(), 64);
-        assert_eq!(original, Fingerprint::of(&examples(4)));
-        assert_eq!(original, Fingerprint::of(&examples(9).slice(0..4).unwrap()));
-        let (images, labels) = (examples(4).images().to_owned(), examples(4).labels().to_owned());
-        let different = |images: &Array3<u8>, labels: &Array1<u8>| {
-            Fingerprint::of(&Examples::new(images.clone(), labels.clone()).unwrap()).sha256 != original.sha256
-        };
-        assert!(!different(&images, &labels));
-        let mut pixel = images.clone();
-        pixel[[3, 1, 2]] ^= 1;
-        assert!(different(&pixel, &labels));
-        assert!(different(&images.clone().into_shape_with_order((4, 3, 2)).unwrap(), &labels));
-        assert!(different(&images, &Array1::from_vec(vec![0, 0, 0, 1])));
-        let swapped = ndarray::concatenate![
-            ndarray::Axis(0),
-            images.slice(s![1..2, .., ..]),
-            images.slice(s![0..1, .., ..]),
-            images.slice(s![2.., .., ..])
-        ];
-        assert!(different(&swapped, &labels));
-        assert_ne!(Fingerprint::of(&examples(4).with_num_classes(5).unwrap()).sha256, original.sha256);
-    }
 }

@@ -4,8 +4,8 @@ use std::env;
 
 use tch::{Device, Tensor};
 
-use super::Trainer;
 use super::commit::Commits;
+use super::{Model, Trainer};
 use crate::checkpoint::Store;
 use crate::early_stopping::Observation;
 use crate::error::{Error, Result, torch};
@@ -37,11 +37,15 @@ use crate::error::{Error, Result, torch};
 ///
 /// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; [`Error::Argument`] if `break_at` is not
 /// before `end`; and any error of the training.
-pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at: u64, end: u64) -> Result<()> {
+pub fn verify_resume<M: Model>(
+    mut new_trainer: impl FnMut() -> Result<Trainer<M>>,
+    break_at: u64,
+    end: u64,
+) -> Result<()> {
     if break_at >= end {
         return Err(Error::argument("break", format!("an iteration before the end, {end}"), break_at));
     }
-    let mut trainer = || -> Result<Trainer> {
+    let mut trainer = || -> Result<Trainer<M>> {
         let mut trainer = new_trainer()?;
         trainer.commits.folder = None;
         Ok(trainer)
@@ -65,7 +69,7 @@ pub fn verify_resume(mut new_trainer: impl FnMut() -> Result<Trainer>, break_at:
     compare(break_at, &straight, &resumed)
 }
 
-fn compare(iteration: u64, straight: &Trainer, resumed: &Trainer) -> Result<()> {
+fn compare<M: Model>(iteration: u64, straight: &Trainer<M>, resumed: &Trainer<M>) -> Result<()> {
     let differs = |what: String, how: String| Err(Error::ResumeDiffers { iteration, what, how });
     for (straight, resumed) in straight.tensors().iter().zip(resumed.tensors()) {
         let (a, b) = (bytes(&straight.name, &straight.tensor)?, bytes(&straight.name, &resumed.tensor)?);

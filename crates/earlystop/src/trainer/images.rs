@@ -1,0 +1,143 @@
+//! Training of a [`Network`] on images.
+
+use tch::Tensor;
+
+use super::evaluation::Tally;
+use super::model::{BatchIter, Model, Scores};
+use super::{Trainer, TrainerBuilder};
+use crate::checkpoint::Metadata;
+use crate::data::Data;
+use crate::early_stopping::Metric;
+use crate::error::{Error, Result, torch};
+use crate::mnist::Examples;
+use crate::network::{Loss, Network, Precision};
+use crate::optimizer::{Optimizer, Trainable};
+
+/// Images `[batch, height * width]` and their one-hot labels `[batch, num_classes]`.
+pub type ImageBatch = (Tensor, Tensor);
+
+impl Data for Examples {
+    type Batch = ImageBatch;
+
+    fn len(&self) -> usize {
+        Examples::len(self)
+    }
+
+    fn batch(&self, indices: &[usize], _iteration: u64) -> Result<ImageBatch> {
+        let (images, labels) = Examples::batch(self, indices)?;
+        Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint_json())
+    }
+}
+
+impl Model for Network {
+    type Batch = ImageBatch;
+
+    fn variables(&self) -> &dyn Trainable {
+        self
+    }
+
+    fn loss(&self, (images, labels): &ImageBatch, iteration: u64) -> Result<Loss> {
+        self.training_loss(images, labels, iteration)
+    }
+
+    fn evaluate(&self, batches: BatchIter<ImageBatch>) -> Result<Scores> {
+        let mut tally = Tally::default();
+        for batch in batches {
+            let (images, labels) = batch?;
+            let classes = labels.f_argmax(1, false).map_err(torch("labels"))?;
+            tally.add(self, &images, &classes, self.evaluation_precision())?;
+        }
+        let evaluation = tally.finish();
+        let scores = Scores::from([("accuracy", evaluation.accuracy()), ("loss", evaluation.loss)]);
+        Ok(scores.with_correct(evaluation.correct))
+    }
+
+    fn metric(&self) -> Metric {
+        Metric::validation_accuracy()
+    }
+
+    fn settings(&self) -> Metadata {
+        let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+        Metadata::from([
+            ("network".to_owned(), json(serde_json::to_string(self.description()))),
+            ("network_seed".to_owned(), self.seed().to_string()),
+            ("evaluation_precision".to_owned(), json(serde_json::to_string(&self.evaluation_precision()))),
+        ])
+    }
+
+    fn is_emulated(&self) -> bool {
+        ![self.description().precision, self.evaluation_precision()].into_iter().all(Precision::is_native)
+    }
+}
+
+impl Trainer<Network> {
+    /// Begins a trainer for a network on images; see [`TrainerBuilder`] for its settings. For a model of your own, see
+    /// [`Trainer::for_model`].
+    pub fn builder(network: Network, optimizer: Optimizer, train: &Examples, validation: &Examples) -> TrainerBuilder {
+        let mut problem = None;
+        let mut fit = |name, set: &Examples| {
+            fit(name, set, &network).unwrap_or_else(|error| {
+                problem.get_or_insert(error);
+                set.clone()
+            })
+        };
+        let (train, validation) = (fit("training", train), fit("validation", validation));
+        let mut builder = TrainerBuilder::new(network, optimizer, train, validation);
+        builder.problem = problem;
+        builder
+    }
+
+    /// Returns the network.
+    pub fn network(&self) -> &Network {
+        self.model()
+    }
+
+    /// Returns the network and drops the trainer.
+    pub fn into_network(self) -> Network {
+        self.into_model()
+    }
+}
+
+impl TrainerBuilder<Network> {
+    /// Sets the compute precision of evaluations. Default: the network's.
+    pub fn evaluate_in(mut self, precision: Precision) -> Self {
+        self.model.set_evaluation_precision(precision);
+        self
+    }
+
+    /// Records the accuracy on a test set at each evaluation, to compare stopping rules afterwards. It decides nothing.
+    pub fn record_test_accuracy(mut self, test: &Examples) -> Self {
+        match fit("test", test, &self.model) {
+            Ok(test) => self.evaluate_on("test", test),
+            Err(error) => {
+                self.problem = self.problem.or(Some(error));
+                self
+            }
+        }
+    }
+}
+
+/// Checks that a network can classify the images, and gives their labels as many columns as the network has outputs.
+fn fit(name: &str, set: &Examples, network: &Network) -> Result<Examples> {
+    let ([height, width, channels], num_classes) = (network.description().input, network.num_classes());
+    let what = format!("{name} set");
+    if set.is_empty() {
+        return Err(Error::argument(what, "at least one example", "none"));
+    }
+    if [set.height(), set.width()] != [height, width] {
+        let found = format!("{} x {}", set.height(), set.width());
+        return Err(Error::argument(what, format!("images of {height} x {width} pixels"), found));
+    }
+    if channels != 1 {
+        let expected = format!("images with {channels} channels, as the network's input has");
+        return Err(Error::argument(what, expected, "grayscale images, with 1 channel"));
+    }
+    if set.num_classes() > num_classes {
+        return Err(Error::argument(what, format!("at most {num_classes} classes"), set.num_classes()));
+    }
+    set.clone().with_num_classes(num_classes)
+}
