@@ -1,5 +1,8 @@
 //! Random numbers as pure functions of (seed, purpose, index), so that no generator has a state to save.
 
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,6 +19,8 @@ pub(crate) enum Purpose {
     Step = 4,
     /// The seed of libtorch's generator; the index is the iteration of an evaluation.
     Evaluation = 5,
+    /// Examples drawn with replacement; the index is the iteration.
+    Drawing = 6,
 }
 
 /// Returns the generator of one stream, always the same for the same arguments.
@@ -28,9 +33,22 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     generator
 }
 
-/// Seeds libtorch's generators, which are global and whose state cannot be saved.
-pub(crate) fn seed_libtorch(seed: u64, purpose: Purpose, index: u64) {
-    tch::manual_seed(stream(seed, purpose, index).next_u64() as i64);
+/// Does some work that draws random numbers of libtorch, from generators that are seeded with the stream's next number.
+///
+/// They are global, and their state cannot be saved. So such work of several threads is done one after the other.
+pub(crate) fn with_libtorch_seeded<T>(stream: &mut ChaCha8Rng, work: impl FnOnce() -> T) -> T {
+    static GENERATORS: Mutex<()> = Mutex::new(());
+    thread_local! {
+        static IS_MINE: Cell<bool> = const { Cell::new(false) };
+    }
+    // Work within such work, on the same thread, disturbs nobody but itself.
+    let is_inner = IS_MINE.replace(true);
+    let turn = (!is_inner).then(|| GENERATORS.lock().unwrap_or_else(PoisonError::into_inner));
+    tch::manual_seed(stream.next_u64() as i64);
+    let done = work();
+    IS_MINE.set(is_inner);
+    drop(turn);
+    done
 }
 
 #[cfg(test)]

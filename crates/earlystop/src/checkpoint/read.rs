@@ -33,7 +33,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the file cannot be read; [`Error::Checkpoint`](crate::Error::Checkpoint), naming the tensor or the header, if it is
+    /// [`Error::Io`](crate::Error::Io) if the file cannot be read;
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint), naming the tensor or the header, if it is
     /// damaged, cut short or not a safetensors file.
     ///
     /// # Examples
@@ -154,7 +155,8 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`Error::State`](crate::Error::State) if there is none of this name, or its type is [unsupported](Self::unsupported);
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is damaged; [`Error::Io`](crate::Error::Io) if it cannot be read; [`Error::Torch`](crate::Error::Torch) if libtorch refuses it.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is damaged; [`Error::Io`](crate::Error::Io) if it cannot be read;
+    /// [`Error::Torch`](crate::Error::Torch) if libtorch refuses it.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let problem = |problem: &str| state_error(name, format!("{} {problem}", self.path.display()));
         let found = self.tensors().find(|(_, tensor)| tensor.content.name() == name);

@@ -2,14 +2,17 @@
 //!
 //! - [`Data`] is the trait: implement it for data of any kind and size.
 //! - [`TensorData`] holds tensors in memory, one row for each example.
+//! - [`Prefetch`] makes the batches of any of them on another thread.
 //! - [`from_fn`] makes a data set of a function that reads or computes a batch.
 
+mod prefetch;
 mod tensors;
 
 use std::sync::Arc;
 
 use crate::error::Result;
 
+pub use prefetch::Prefetch;
 pub use tensors::TensorData;
 
 /// A data set: makes a batch of the examples of some indices.
@@ -38,6 +41,11 @@ pub trait Data {
     /// Any error, for instance of a file: see [`Error::other`](crate::Error::other).
     fn batch(&self, indices: &[usize], iteration: u64) -> Result<Self::Batch>;
 
+    /// Announces the batch that will be asked for next, so that it can be prepared. Does nothing by default.
+    fn announce(&self, indices: &[usize], iteration: u64) {
+        let _ = (indices, iteration);
+    }
+
     /// Identifies the examples, so that a run is not resumed on other data: a checksum, or a name with a version.
     ///
     /// Nothing by default. Then a resumed run cannot compare its data, and says so.
@@ -56,6 +64,10 @@ impl<D: Data + ?Sized> Data for Arc<D> {
 
     fn batch(&self, indices: &[usize], iteration: u64) -> Result<D::Batch> {
         (**self).batch(indices, iteration)
+    }
+
+    fn announce(&self, indices: &[usize], iteration: u64) {
+        (**self).announce(indices, iteration);
     }
 
     fn fingerprint(&self) -> Option<String> {

@@ -1,11 +1,27 @@
 //! The order of the training examples, as a pure function of (seed, iteration).
 
+use rand::Rng;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::random::{Purpose, stream};
 
-/// Chooses the examples of each batch: every epoch is a new random order of all examples, without replacement.
+/// How the examples of the batches are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Each epoch in a new random order, without replacement.
+    #[default]
+    ShuffledEpochs,
+    /// Each example drawn at random from all of them, so that one may come several times before another comes at all.
+    WithReplacement,
+    /// By their indices, again and again: for data that is already in a random order, or whose order matters.
+    Sequential,
+}
+
+/// Chooses the examples of each batch: every epoch is a new random order of all examples, without replacement, unless
+/// [`with_order`](Self::with_order) says otherwise.
 ///
 /// If the batch size does not divide the number of examples, one batch contains the end of an epoch and the start of the next.
 /// The examples of an iteration are a function of the seed and its number, so a resumed run continues with the same batches
@@ -26,6 +42,7 @@ pub struct Batches {
     num_examples: usize,
     batch_size: usize,
     seed: u64,
+    order: Order,
     /// The epoch drawn last and its order: what is remembered changes the cost of a call, never its result.
     epoch: Option<(u64, Vec<usize>)>,
 }
@@ -41,7 +58,17 @@ impl Batches {
             let expected = format!("1 to the number of training examples, {num_examples}");
             return Err(Error::argument("batch size", expected, batch_size));
         }
-        Ok(Self { num_examples, batch_size, seed, epoch: None })
+        Ok(Self { num_examples, batch_size, seed, order: Order::default(), epoch: None })
+    }
+
+    /// Chooses the examples in another order.
+    pub fn with_order(self, order: Order) -> Self {
+        Self { order, epoch: None, ..self }
+    }
+
+    /// Returns the order.
+    pub fn order(&self) -> Order {
+        self.order
     }
 
     /// Returns the number of examples in a batch.
@@ -56,19 +83,26 @@ impl Batches {
 
     /// Returns the indices of the examples in the batch of an iteration. The first iteration is 1.
     pub fn indices(&mut self, iteration: u64) -> Vec<usize> {
+        if self.order == Order::WithReplacement {
+            let mut random = stream(self.seed, Purpose::Drawing, iteration);
+            return (0..self.batch_size).map(|_| random.gen_range(0..self.num_examples)).collect();
+        }
         let size = self.num_examples as u128;
         let begin = u128::from(iteration.saturating_sub(1)) * self.batch_size as u128;
         let place = |position: u128| ((position / size) as u64, (position % size) as usize);
-        (begin..begin + self.batch_size as u128).map(place).map(|(epoch, index)| self.order(epoch)[index]).collect()
+        (begin..begin + self.batch_size as u128).map(place).map(|(epoch, index)| self.example(epoch, index)).collect()
     }
 
-    fn order(&mut self, epoch: u64) -> &[usize] {
+    fn example(&mut self, epoch: u64, index: usize) -> usize {
+        if self.order == Order::Sequential {
+            return index;
+        }
         if self.epoch.as_ref().is_none_or(|(drawn, _)| *drawn != epoch) {
             let mut order = (0..self.num_examples).collect::<Vec<_>>();
             order.shuffle(&mut stream(self.seed, Purpose::Shuffling, epoch));
             self.epoch = Some((epoch, order));
         }
-        self.epoch.as_ref().map_or(&[], |(_, order)| order)
+        self.epoch.as_ref().map_or(index, |(_, order)| order[index])
     }
 }
 
@@ -119,5 +153,25 @@ mod tests {
                 prop_assert_eq!(epoch, (0..num_examples).collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn each_order_is_a_function_of_seed_and_iteration() {
+        for order in [Order::ShuffledEpochs, Order::WithReplacement, Order::Sequential] {
+            let new = |seed| Batches::new(10, 4, seed).unwrap().with_order(order);
+            let forwards: Vec<_> = (1..20).map(|iteration| (iteration, new(7).indices(iteration))).collect();
+            let mut batches = new(7);
+            for (iteration, indices) in forwards.iter().rev() {
+                assert_eq!(&batches.indices(*iteration), indices);
+                assert!(indices.iter().all(|&index| index < 10));
+            }
+            let differs = (1..20).any(|iteration| new(8).indices(iteration) != new(7).indices(iteration));
+            assert_eq!(differs, order != Order::Sequential);
+        }
+        let mut sequential = Batches::new(10, 4, 7).unwrap().with_order(Order::Sequential);
+        assert_eq!([1, 2, 3].map(|it| sequential.indices(it)).concat(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+        let mut drawn = Batches::new(10, 4, 7).unwrap().with_order(Order::WithReplacement);
+        let epoch: Vec<_> = (1..=5).flat_map(|iteration| drawn.indices(iteration)).collect();
+        assert!((0..10).any(|example| epoch.iter().filter(|&&seen| seen == example).count() != 2));
     }
 }

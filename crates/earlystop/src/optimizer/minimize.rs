@@ -10,6 +10,24 @@ use crate::kernels::share;
 use crate::network::Loss;
 use crate::values::{values, values_mut};
 
+/// The gradient of each parameter; none of those that are frozen or that the loss does not depend on.
+#[derive(Debug)]
+pub(crate) struct Gradients(Vec<Option<Tensor>>);
+
+impl Gradients {
+    /// Adds the gradients of another loss, in the order of the parameters.
+    pub(crate) fn add(self, others: Self) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        // Into new memory: libtorch may have returned one tensor for two variables.
+        let add = |pair: (Option<Tensor>, Option<Tensor>)| match pair {
+            (Some(sum), Some(other)) => sum.f_add(&other).map(Some),
+            (sum, other) => Ok(sum.or(other)),
+        };
+        let sums: Result<_, tch::TchError> = self.0.into_iter().zip(others.0).map(add).collect();
+        Ok(Self(sums.map_err(torch("adding gradients"))?))
+    }
+}
+
 /// How many values a thread updates at a time.
 const PART: usize = 1 << 15;
 
@@ -27,7 +45,8 @@ impl Optimizer {
     /// computed, as `minimize` itself does: compute the loss again for the next step. Then nothing was changed.
     pub fn minimize(&mut self, loss: &Loss, model: &mut impl Trainable) -> Result<()> {
         self.check(model)?;
-        self.step(loss)
+        let gradients = self.gradients(loss)?;
+        self.update(&gradients)
     }
 
     /// Checks that this optimizer was made for a model.
@@ -50,11 +69,10 @@ impl Optimizer {
     }
 
     /// Updates the variables. Nothing else may use them meanwhile.
-    pub(crate) fn step(&mut self, loss: &Loss) -> Result<()> {
+    pub(crate) fn update(&mut self, Gradients(gradients): &Gradients) -> Result<()> {
         self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
-        let gradients = self.gradients(loss)?;
         let _no_grad = tch::no_grad_guard();
-        let clip = self.clip(&gradients)?;
+        let clip = self.clip(gradients)?;
         let _ = self.steps.f_add_scalar_(1).map_err(torch("optimizer.steps"))?;
         let number = self.steps.int64_value(&[0]);
         let learning_rate = self.schedule.at(number.max(0) as u64);
@@ -62,8 +80,8 @@ impl Optimizer {
         // SAFETY: libtorch and our kernels compute gradients into new memory. Variables and moments have memory of their own, which
         // nothing else uses here: the caller has borrowed the model and this optimizer mutably. Whoever has tensors that share their
         // memory must not use them on another thread meanwhile, as with libtorch's operations.
-        unsafe { self.update_plain(step, &gradients) };
-        for (parameter, gradient) in self.parameters.iter().zip(&gradients) {
+        unsafe { self.update_plain(step, gradients) };
+        for (parameter, gradient) in self.parameters.iter().zip(gradients) {
             if let Some(gradient) = gradient.as_ref().filter(|_| !parameter.is_plain()) {
                 let updated = parameter.step(step).update_anywhere(&parameter.flat, &parameter.moments, gradient);
                 updated.map_err(torch(&parameter.name))?;
@@ -72,12 +90,13 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Computes the gradient of each parameter; none of those that are frozen or that the loss does not depend on.
-    fn gradients(&self, loss: &Loss) -> Result<Vec<Option<Tensor>>> {
+    /// Computes the gradient of each parameter.
+    pub(crate) fn gradients(&self, loss: &Loss) -> Result<Gradients> {
+        self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
         let trained = self.parameters.iter().filter(|parameter| is_trained(parameter));
         let mut found = loss.gradients(&trained.map(|parameter| &parameter.leaf).collect::<Vec<_>>())?.into_iter();
         let gradient = |parameter| if is_trained(parameter) { found.next().flatten() } else { None };
-        Ok(self.parameters.iter().map(gradient).collect())
+        Ok(Gradients(self.parameters.iter().map(gradient).collect()))
     }
 
     /// Updates `f32` values on the CPU, on all threads.

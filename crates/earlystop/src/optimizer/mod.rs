@@ -11,13 +11,14 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-pub use batches::Batches;
+pub use batches::{Batches, Order};
 pub use parameter::Trainable;
 pub use schedule::Schedule;
 
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};
 use method::Method;
+pub(crate) use minimize::Gradients;
 use parameter::Parameter;
 
 /// Trains a model's variables step by step, against the gradient of a loss.

@@ -15,7 +15,7 @@ use crate::data::Data;
 use crate::early_stopping::{EarlyStopping, Metric, Patience, Rule};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optimizer::{Batches, Optimizer};
+use crate::optimizer::{Batches, Optimizer, Order};
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[must_use = "a builder builds nothing before `build`"]
@@ -27,6 +27,8 @@ pub struct TrainerBuilder<M: Model = Network> {
     /// Why a data set does not fit the model.
     pub(super) problem: Option<Error>,
     batch_size: usize,
+    parts: usize,
+    order: Order,
     seed: u64,
     evaluate_every: u64,
     rule: Rule,
@@ -64,6 +66,8 @@ impl<M: Model> TrainerBuilder<M> {
             held_out: vec![(VALIDATION.to_owned(), Box::new(validation))],
             problem: None,
             batch_size: 64,
+            parts: 1,
+            order: Order::default(),
             seed: 0,
             evaluate_every: 100,
             rule: Patience::new(1000).into(),
@@ -83,7 +87,23 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
-    /// Sets the seed of the order of the training examples. Default: 0.
+    /// Computes the gradient of a batch in so many parts, one after the other, and adds them up: for batches that do not fit into
+    /// memory at once. Default: 1.
+    ///
+    /// The sum is the gradient of the whole batch, up to rounding, unless the model treats the examples of a batch together, as batch
+    /// normalization does. The optimizer makes one step for each batch, as without parts.
+    pub fn accumulate(mut self, parts: usize) -> Self {
+        self.parts = parts;
+        self
+    }
+
+    /// Sets the order of the training examples. Default: each epoch in a new random order.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets the seed of the order of the training examples, and of libtorch's random numbers. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -215,6 +235,10 @@ impl<M: Model> TrainerBuilder<M> {
         if self.evaluate_every == 0 {
             return Err(Error::argument("evaluate every", "at least 1 iteration", 0));
         }
+        if !(1..=self.batch_size.max(1)).contains(&self.parts) {
+            let expected = format!("1 to the batch size, {}", self.batch_size);
+            return Err(Error::argument("parts of a batch", expected, self.parts));
+        }
         let metric = self.model.metric();
         // The rule of a network stays as it is, and as its checkpoints have it.
         let rule =
@@ -239,7 +263,8 @@ impl<M: Model> TrainerBuilder<M> {
             keeps_best: self.keep.keeps_best(),
         };
         Ok(Trainer {
-            batches: Batches::new(self.train.len(), self.batch_size, self.seed)?,
+            batches: Batches::new(self.train.len(), self.batch_size, self.seed)?.with_order(self.order),
+            parts: self.parts,
             commits: Commits::new(store, settings),
             best: Best::new(self.keeps_best_in_memory),
             model: self.model,

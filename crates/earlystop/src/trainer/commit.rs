@@ -10,7 +10,7 @@ use super::builder::FailedSave;
 use super::history::{Lines, Written};
 use super::policy::{Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
-use super::state::{Data, Environment, Order, RunState, Settings, json_or_text};
+use super::state::{Data, Environment, RunState, Settings, json_or_text};
 use super::{Event, Model, Report, TEST, Trainer, VALIDATION};
 use crate::checkpoint::{Metadata, NamedTensor, Saved, Store, Warning};
 use crate::early_stopping::SavedStopping;
@@ -351,7 +351,8 @@ impl<M: Model> Trainer<M> {
                 learning_rate: self.optimizer.schedule(),
                 optimizer: self.optimizer.settings(),
                 batch_size: self.batches.batch_size(),
-                order: Order::ShuffledEpochs,
+                order: self.batches.order(),
+                parts: self.parts,
                 seed: self.batches.seed(),
                 training_examples: self.train.len(),
                 training_data: data.train.clone(),

@@ -69,6 +69,11 @@ impl Model for Network {
         ])
     }
 
+    /// Dropout has a generator of its own.
+    fn draws_random_numbers(&self) -> bool {
+        false
+    }
+
     fn is_emulated(&self) -> bool {
         ![self.description().precision, self.evaluation_precision()].into_iter().all(Precision::is_native)
     }

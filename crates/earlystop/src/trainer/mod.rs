@@ -33,6 +33,8 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha8Rng;
+
 pub use best::{Restored, RestoredFrom};
 pub use builder::{FailedSave, TrainerBuilder};
 pub use evaluation::{Evaluation, evaluate, evaluate_in};
@@ -46,10 +48,10 @@ pub use verify::verify_resume;
 use crate::data;
 use crate::early_stopping::metric::TRAIN_LOSS;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, StopReport};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optimizer::{Batches, Optimizer};
-use crate::random::{Purpose, seed_libtorch};
+use crate::optimizer::{Batches, Gradients, Optimizer};
+use crate::random::{Purpose, stream, with_libtorch_seeded};
 use crate::{kernels, stop};
 use best::Best;
 use commit::Commits;
@@ -97,6 +99,8 @@ pub struct Trainer<M: Model = Network> {
     /// Fingerprints of the examples, computed when a checkpoint needs them.
     data: OnceLock<Data>,
     batches: Batches,
+    /// In how many parts the gradient of a batch is computed.
+    parts: usize,
     evaluate_every: u64,
     records_mistakes: bool,
     stopping: EarlyStopping,
@@ -195,13 +199,8 @@ impl<M: Model> Trainer<M> {
             if self.requested.is_some() {
                 break;
             }
-            let next = self.iteration + 1;
-            let batch = self.train.batch(&self.batches.indices(next), next)?;
-            seed_libtorch(self.batches.seed(), Purpose::Step, next);
-            let loss = self.model.loss(&batch, next)?;
-            self.optimizer.step(&loss)?;
-            let loss = loss.value();
-            self.iteration = next;
+            let (batch, loss) = self.step(self.iteration + 1)?;
+            self.iteration += 1;
             self.losses.add(loss);
             self.elapsed = before + start.elapsed();
 
@@ -242,6 +241,40 @@ impl<M: Model> Trainer<M> {
         Ok(self.report())
     }
 
+    /// Makes a step, and returns the batch, or its last part, and the loss.
+    fn step(&mut self, iteration: u64) -> Result<(M::Batch, f64)> {
+        let indices = self.batches.indices(iteration);
+        let following = self.batches.indices(iteration + 1);
+        let size = indices.len().div_ceil(self.parts);
+        let mut parts = indices.chunks(size).peekable();
+        let mut seeds = stream(self.batches.seed(), Purpose::Step, iteration);
+        let mut mean = 0.0;
+        let mut gradients: Option<Gradients> = None;
+        while let Some(part) = parts.next() {
+            let batch = self.train.batch(part, iteration)?;
+            match parts.peek() {
+                Some(next) => self.train.announce(next, iteration),
+                None => self.train.announce(&following[..size.min(following.len())], iteration + 1),
+            }
+            let mut loss = self.seeded(&mut seeds, || self.model.loss(&batch, iteration))?;
+            if part.len() < indices.len() {
+                loss *= part.len() as f64 / indices.len() as f64;
+            }
+            mean += loss.value();
+            let found = self.optimizer.gradients(&loss)?;
+            let sum = match gradients.take() {
+                Some(sum) => sum.add(found)?,
+                None => found,
+            };
+            if parts.peek().is_none() {
+                self.optimizer.update(&sum)?;
+                return Ok((batch, mean));
+            }
+            gradients = Some(sum);
+        }
+        Err(Error::argument("batch", "at least one example", "none"))
+    }
+
     fn will_train(&self, end: u64) -> bool {
         self.stopped.is_none() && self.requested.is_none() && self.iteration < end
     }
@@ -267,8 +300,6 @@ impl<M: Model> Trainer<M> {
 
     /// Evaluates the model as it is now, on the last training batch and on the held-out sets.
     fn observe(&self, batch: M::Batch) -> Result<Observation> {
-        let _no_grad = tch::no_grad_guard();
-        seed_libtorch(self.batches.seed(), Purpose::Evaluation, self.iteration);
         let mut observation = Observation::of(self.iteration, [(TRAIN_LOSS, self.losses.mean())]);
         let mut add = |set: &str, scores: Scores| {
             for (name, score) in scores.scores {
@@ -277,7 +308,7 @@ impl<M: Model> Trainer<M> {
             }
             scores.correct
         };
-        add("train", self.model.evaluate(&mut std::iter::once(Ok(batch)))?);
+        add("train", self.evaluate_batches(&mut std::iter::once(Ok(batch)))?);
         let mut correct = None;
         for (name, set) in &self.held_out {
             let found = add(name, self.evaluate_set(&**set)?);
@@ -296,15 +327,24 @@ impl<M: Model> Trainer<M> {
     ///
     /// Any error of the data set or of the model.
     pub fn evaluate(&self, data: &impl data::Data<Batch = M::Batch>) -> Result<Scores> {
-        let _no_grad = tch::no_grad_guard();
-        seed_libtorch(self.batches.seed(), Purpose::Evaluation, self.iteration);
         self.evaluate_set(data)
     }
 
     fn evaluate_set(&self, data: &dyn data::Data<Batch = M::Batch>) -> Result<Scores> {
         let size = self.model.evaluation_batch_size().max(1);
         let indices = |begin: usize| (begin..data.len().min(begin + size)).collect::<Vec<_>>();
-        self.model.evaluate(&mut (0..data.len()).step_by(size).map(|begin| data.batch(&indices(begin), 0)))
+        self.evaluate_batches(&mut (0..data.len()).step_by(size).map(|begin| data.batch(&indices(begin), 0)))
+    }
+
+    fn evaluate_batches(&self, batches: BatchIter<M::Batch>) -> Result<Scores> {
+        let _no_grad = tch::no_grad_guard();
+        let mut seeds = stream(self.batches.seed(), Purpose::Evaluation, self.iteration);
+        self.seeded(&mut seeds, || self.model.evaluate(batches))
+    }
+
+    /// Does some work of the model, with libtorch's generators seeded if it needs them.
+    fn seeded<T>(&self, seeds: &mut ChaCha8Rng, work: impl FnOnce() -> T) -> T {
+        if self.model.draws_random_numbers() { with_libtorch_seeded(seeds, work) } else { work() }
     }
 
     /// Reports on the run so far: why it stopped, if it did, and its best evaluation.

@@ -114,6 +114,13 @@ pub trait Model {
         256
     }
 
+    /// Says whether [`loss`](Self::loss) or [`evaluate`](Self::evaluate) draw random numbers of libtorch. Default: yes.
+    ///
+    /// libtorch's generators are global. So trainers on several threads take turns with such models; with others they do not.
+    fn draws_random_numbers(&self) -> bool {
+        true
+    }
+
     /// Says whether the model computes in a format for which this processor has no instructions.
     fn is_emulated(&self) -> bool {
         false

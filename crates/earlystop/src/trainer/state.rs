@@ -10,7 +10,7 @@ use crate::checkpoint::Metadata;
 use crate::early_stopping::{Rule, SavedStopping};
 use crate::kernels::{self, Processor};
 use crate::network::Precision;
-use crate::optimizer::{self, Schedule};
+use crate::optimizer::{self, Order, Schedule};
 
 /// The state of a run besides its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub(super) struct Settings {
     /// How batches are drawn.
     #[serde(default)]
     pub(super) order: Order,
+    /// Parts of a batch whose gradients are added; one in earlier versions.
+    #[serde(default = "one")]
+    pub(super) parts: usize,
     /// The seed of the order of the training examples.
     pub(super) seed: u64,
     /// The number of training examples.
@@ -66,6 +69,10 @@ pub(super) struct Settings {
     pub(super) held_out_data: BTreeMap<String, Option<Fingerprint>>,
     /// The stopping rule.
     pub(super) rule: Rule,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Settings {
@@ -86,15 +93,6 @@ impl Settings {
 /// Reads a value as JSON, or else as text.
 pub(super) fn json_or_text(value: String) -> Value {
     serde_json::from_str(&value).unwrap_or(Value::String(value))
-}
-
-/// How batches are drawn from the training examples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Order {
-    /// Each epoch in a new random order, without replacement.
-    #[default]
-    ShuffledEpochs,
 }
 
 /// Identifies a data set: the JSON value, or else the text, that [`fingerprint`](crate::data::Data::fingerprint) returns.
