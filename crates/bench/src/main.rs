@@ -6,6 +6,7 @@ mod figure;
 mod growth;
 mod job;
 mod machine;
+mod own_model;
 mod player;
 mod race;
 mod report;
@@ -24,7 +25,8 @@ use report::Report;
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--no-growth] [--data FOLDER] [--out FOLDER]
+Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--no-growth] [--no-own-model]
+             [--data FOLDER] [--out FOLDER]
 
     --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
@@ -32,6 +34,7 @@ Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accur
     --no-scaling      leaves out the batch sizes, widths and threads
     --no-accuracy     leaves out the training in both precisions
     --no-growth       leaves out the costs of long runs
+    --no-own-model    leaves out what a trainer adds to a bare loop
     --data FOLDER     MNIST's files; data/MNIST unless named
     --out FOLDER      where table, numbers and figure go; target/bench unless named";
 
@@ -43,6 +46,7 @@ struct Options {
     scaling: bool,
     accuracy: bool,
     growth: bool,
+    own_model: bool,
     data: PathBuf,
     out: PathBuf,
 }
@@ -56,6 +60,7 @@ fn main() -> Result<()> {
         scaling: true,
         accuracy: true,
         growth: true,
+        own_model: true,
         data: "data/MNIST".into(),
         out: "target/bench".into(),
     };
@@ -68,6 +73,7 @@ fn main() -> Result<()> {
             lexopt::Arg::Long("no-scaling") => options.scaling = false,
             lexopt::Arg::Long("no-accuracy") => options.accuracy = false,
             lexopt::Arg::Long("no-growth") => options.growth = false,
+            lexopt::Arg::Long("no-own-model") => options.own_model = false,
             lexopt::Arg::Long("data") => options.data = args.value()?.into(),
             lexopt::Arg::Long("out") => options.out = args.value()?.into(),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
@@ -104,7 +110,12 @@ fn drive(options: &Options) -> Result<()> {
         true => Some(growth::run(&options.out, options.quick)?),
         false => None,
     };
-    let report = Report { machine: machine::describe(load_before), lengths, standings, scaling, accuracies, growth };
+    let own_models = match options.own_model {
+        true => Some(own_model::run(&options.data, options.quick)?),
+        false => None,
+    };
+    let machine = machine::describe(load_before);
+    let report = Report { machine, lengths, standings, scaling, accuracies, growth, own_models };
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())

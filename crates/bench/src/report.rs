@@ -12,6 +12,7 @@ use crate::contestant::YARDSTICK;
 use crate::figure;
 use crate::growth::Length;
 use crate::machine::Machine;
+use crate::own_model::Overhead;
 use crate::race::{Lengths, Standing, Times};
 use crate::scaling::Row;
 use crate::statistics::{Spread, median, ratios};
@@ -27,6 +28,7 @@ pub(crate) struct Report {
     pub(crate) scaling: Option<Vec<Row>>,
     pub(crate) accuracies: Option<Accuracies>,
     pub(crate) growth: Option<Vec<Length>>,
+    pub(crate) own_models: Option<Vec<Overhead>>,
 }
 
 impl Report {
@@ -64,6 +66,9 @@ impl Report {
         }
         if let Some(lengths) = &self.growth {
             let _ = write!(text, "\n{}", growth_text(lengths));
+        }
+        if let Some(overheads) = &self.own_models {
+            let _ = write!(text, "\n{}", own_models_text(overheads));
         }
         text
     }
@@ -159,6 +164,7 @@ impl Report {
             "scaling": self.scaling,
             "accuracy": self.accuracies,
             "growth": self.growth,
+            "own_models": self.own_models,
         })
     }
 }
@@ -292,6 +298,26 @@ fn growth_text(lengths: &[Length]) -> String {
         row("resuming, ms", 1e3, |length| length.resume),
     ];
     format!("## Long runs\n\n{what}\n{}", table(&head, rows.into_iter()))
+}
+
+fn own_models_text(overheads: &[Overhead]) -> String {
+    let what = wrapped(
+        "Milliseconds per iteration of a model that is written with tch, on batches of 64 images: a bare loop with tch's own Adam, and \
+         a trainer with this crate's, by turns in one process. The trainer also keeps the mean loss, seeds libtorch, asks for requests \
+         to stop, and evaluates at the end of a round on 64 images.",
+    );
+    let spread = |spread: &Spread, digits: usize| {
+        let Spread { median, low, high } = spread;
+        format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
+    };
+    let row = |it: &Overhead| {
+        let ratio = format!("{}×", spread(&it.ratio, 3));
+        vec![it.model.to_owned(), spread(&it.bare, 3), spread(&it.trainer, 3), ratio]
+    };
+    format!(
+        "## Own models\n\n{what}\n{}",
+        table(&["model", "bare loop", "trainer", "trainer / bare"], overheads.iter().map(row))
+    )
 }
 
 /// Writes a difference of two parts in percentage points.

@@ -14,6 +14,7 @@ target/bench. The first time it fetches PyTorch and Keras (7 GB) into .bench-ven
     --no-scaling    leaves out the batch sizes, widths and threads
     --no-accuracy   leaves out the training in both precisions
     --no-growth     leaves out the costs of long runs
+    --no-own-model  leaves out what a trainer adds to a bare loop
     --write         puts table and figure into docs/ and README.md as well: for a run on a machine that does nothing else";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
@@ -22,7 +23,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         match arg {
             lexopt::Arg::Long("quick") => quick = true,
             lexopt::Arg::Long("write") => write = true,
-            lexopt::Arg::Long(part @ ("no-scaling" | "no-accuracy" | "no-growth")) => {
+            lexopt::Arg::Long(part @ ("no-scaling" | "no-accuracy" | "no-growth" | "no-own-model")) => {
                 passed_on.push(format!("--{part}"))
             }
             lexopt::Arg::Long("rounds") => {
