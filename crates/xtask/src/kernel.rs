@@ -31,6 +31,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     evcxr.envs(thread_settings(|name| std::env::var_os(name).is_some()));
     // evcxr sets RUSTFLAGS, which these would replace.
     evcxr.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // As the folder's profile says: another value would have the crate compiled anew, for a minute.
+    evcxr.env("CARGO_INCREMENTAL", "1");
     let error = evcxr
         .arg("--control_file")
         .arg(connection_file)
