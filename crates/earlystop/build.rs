@@ -1,4 +1,5 @@
-//! Lets programs find libtorch when they start. Not by `rustflags`, which the settings of a user's own replace.
+//! Lets programs find libtorch when they start. Not by `rustflags` in `.cargo/config.toml`: those of a user's own would replace
+//! them, or the other way round.
 
 use std::env;
 
@@ -10,18 +11,23 @@ fn main() {
     if !matches!(system.as_str(), "linux" | "macos") {
         return;
     }
-    // This package's programs, tests and examples, wherever they are built and copied to.
-    // `-Xlinker`, since `-Wl` would split a path at commas.
-    for argument in ["-rpath", &libtorch] {
-        println!("cargo:rustc-link-arg=-Xlinker");
-        println!("cargo:rustc-link-arg={argument}");
+    // This package's programs, tests and examples, wherever they are built and copied to; and if the clone was moved since,
+    // relative to where they lie below `target`: <profile>/, with a folder of tests or examples, of a triple, or with both.
+    let own_folder = if system == "macos" { "@loader_path" } else { "$ORIGIN" };
+    let moved = ["../..", "../../..", "../../../.."].map(|root| format!("{own_folder}/{root}/.libtorch/lib"));
+    for path in [&libtorch].into_iter().chain(&moved) {
+        // `-Xlinker`, since `-Wl` would split a path at commas.
+        for argument in ["-rpath", path] {
+            println!("cargo:rustc-link-arg=-Xlinker");
+            println!("cargo:rustc-link-arg={argument}");
+        }
     }
     #[cfg(unix)]
     lend_to_cargo(&libtorch);
 }
 
-/// Has cargo itself lead what it runs to libtorch: the examples in the documentation, and the programs of other packages that
-/// use this one. It puts a package's native libraries on the search path if they lie in the package's build folder.
+/// Has cargo itself lead what it runs to libtorch: the programs of other packages that use this one, which have no rpath. It puts
+/// a package's native libraries on the search path if they lie in the package's build folder.
 #[cfg(unix)]
 fn lend_to_cargo(libtorch: &str) {
     let Some(folder) = env::var_os("OUT_DIR") else { return };
