@@ -4,7 +4,8 @@
 use std::env;
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    // Also when torch-sys's build script has run again, or this file has changed. Not by its name: bench uses it too.
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
     // Where torch-sys found libtorch; nothing is known when only its documentation is built.
     let Ok(libtorch) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     let system = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();

@@ -197,3 +197,12 @@ fn programs_of_a_moved_clone_start_without_cargo() {
     machine.example_starts("moved/target/debug");
     machine.example_starts(&format!("moved/target/{triple}/debug"));
 }
+
+/// The build script lies in another package's folder, as that of `bench`.
+#[test]
+fn nothing_is_built_twice() {
+    let machine = Machine::new();
+    let build = ["build", "--message-format=json"];
+    assert!(machine.cargo(&build, &[]).contains("\"fresh\":false"));
+    assert!(!machine.cargo(&build, &[]).contains("\"fresh\":false"));
+}
