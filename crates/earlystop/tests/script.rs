@@ -48,10 +48,14 @@ impl Drop for Script {
     }
 }
 
-/// Where cargo puts the example that it builds for the tests.
+/// The example that cargo builds for the tests. It lies beside their folder, or with `build.build-dir` in a folder that cargo puts
+/// on the search path.
 fn program() -> PathBuf {
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let this = std::env::current_exe().unwrap();
-    this.ancestors().nth(2).unwrap().join("examples").join(format!("train{}", std::env::consts::EXE_SUFFIX))
+    let folders = std::env::split_paths(&path).chain(this.ancestors().nth(2).map(Path::to_owned));
+    let mut programs = folders.map(|folder| folder.join(format!("examples/train{}", std::env::consts::EXE_SUFFIX)));
+    programs.find(|program| program.is_file()).expect("cargo builds the examples with all tests")
 }
 
 /// A folder for the script, with the genuine data.
