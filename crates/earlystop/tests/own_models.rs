@@ -1,21 +1,20 @@
 //! The models of `examples/own_*.rs`: killed and started again, each ends with the bits of a run that nobody interrupted.
 
-use std::path::{Path, PathBuf};
+#[path = "common/example.rs"]
+mod example;
+
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use earlystop::checkpoint::{Checkpoint, Store};
 
-/// Where cargo puts the examples that it builds for the tests.
-fn program(name: &str) -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    this.ancestors().nth(2).unwrap().join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
-}
+use example::example;
 
 fn command(name: &str, folder: &Path, iterations: u64) -> Command {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/MNIST");
-    let mut command = Command::new(program(name));
+    let mut command = Command::new(example(name));
     command.arg(folder).arg(iterations.to_string()).arg(data).env("GOMP_SPINCOUNT", "1000");
     command
 }

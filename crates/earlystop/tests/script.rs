@@ -1,14 +1,19 @@
 //! The tutorial as a script (`examples/train.rs`, also in the README): stopped or killed, and started again, it resumes.
 #![cfg(unix)]
 
+#[path = "common/example.rs"]
+mod example;
+
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use earlystop::checkpoint::{Checkpoint, Store};
+
+use example::example;
 
 /// The script in a folder of its own, with the genuine data.
 struct Script {
@@ -18,7 +23,7 @@ struct Script {
 
 impl Script {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(program()).current_dir(folder).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(example("train")).current_dir(folder).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -46,16 +51,6 @@ impl Drop for Script {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The example that cargo builds for the tests. It lies beside their folder, or with `build.build-dir` in a folder that cargo puts
-/// on the search path.
-fn program() -> PathBuf {
-    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let this = std::env::current_exe().unwrap();
-    let folders = std::env::split_paths(&path).chain(this.ancestors().nth(2).map(Path::to_owned));
-    let mut programs = folders.map(|folder| folder.join(format!("examples/train{}", std::env::consts::EXE_SUFFIX)));
-    programs.find(|program| program.is_file()).expect("cargo builds the examples with all tests")
 }
 
 /// A folder for the script, with the genuine data.

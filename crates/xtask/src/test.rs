@@ -25,6 +25,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let environment = setup::ensure(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
+    let docs =
+        ["doc", "--package=earlystop", "--no-deps", "--locked", "--config=build.rustdocflags=['--deny=warnings']"];
+    cargo(&workspace, "build the documentation without warnings", docs, long)?;
     cargo(&workspace, "pass the tests", ["test", "--workspace", "--locked"], long)?;
     if !long {
         return Ok(());
