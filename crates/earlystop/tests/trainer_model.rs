@@ -4,6 +4,7 @@
 mod process;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use earlystop::checkpoint::Metadata;
 use earlystop::data::{Data, FromFn, Prefetch, TensorData, from_fn};
@@ -367,6 +368,67 @@ fn an_error_of_the_data_ends_the_call_and_loses_nothing() {
     let mut straight = on(without_fingerprint(u64::MAX), elsewhere.path());
     straight.optimize_to(50, |_| ()).unwrap();
     assert_eq!(bits(&trainer), bits(&straight));
+}
+
+#[test]
+fn an_evaluation_that_has_failed_is_made_up_for() {
+    let in_turn = |fails: [bool; 3]| {
+        let calls = AtomicUsize::new(0);
+        let set = points(100, 20);
+        // One batch is asked for at each evaluation and its repetition: 20 examples in batches of 20.
+        from_fn(20, move |indices, iteration| match fails.get(calls.fetch_add(1, Ordering::SeqCst)) {
+            Some(true) => Err(Error::other("the network drive is away")),
+            _ => set.batch(indices, iteration),
+        })
+    };
+    let new = |fails| {
+        let model = Large(Regression::new(0.3));
+        let optimizer = Optimizer::adam_w(&model.0.variables, 1e-2).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let builder = Trainer::for_model(model, optimizer, points(0, 50), in_turn(fails)).batch_size(16);
+        let builder = builder.evaluate_every(10).accumulate(2).stop_when(Rule::never());
+        (builder.checkpoints(folder.path()).build().unwrap(), folder)
+    };
+    let (mut straight, _folder) = new([false; 3]);
+    straight.optimize_to(35, |_| ()).unwrap();
+    let (mut failing, _other) = new([false, true, true]);
+    for _ in 0..2 {
+        assert_eq!(failing.optimize_to(35, |_| ()).unwrap_err().to_string(), "the network drive is away");
+        assert_eq!((failing.iteration(), failing.history().len()), (20, 1));
+    }
+    failing.optimize_to(35, |_| ()).unwrap();
+    assert_eq!(bits(&failing), bits(&straight));
+    let scores =
+        |trainer: &Trainer<Large>| trainer.history().iter().map(|seen| seen.scores.clone()).collect::<Vec<_>>();
+    assert_eq!(scores(&failing), scores(&straight));
+    assert_eq!(scores(&failing).len(), 4);
+}
+
+/// Evaluates in larger batches.
+struct Large(Regression);
+
+impl Model for Large {
+    type Batch = Batch;
+
+    fn variables(&self) -> &dyn Trainable {
+        self.0.variables()
+    }
+
+    fn loss(&self, batch: &Batch, iteration: u64) -> Result<Loss> {
+        self.0.loss(batch, iteration)
+    }
+
+    fn evaluate(&self, batches: BatchIter<Batch>) -> Result<Scores> {
+        self.0.evaluate(batches)
+    }
+
+    fn metric(&self) -> Metric {
+        self.0.metric()
+    }
+
+    fn evaluation_batch_size(&self) -> usize {
+        20
+    }
 }
 
 #[test]

@@ -276,6 +276,7 @@ impl<M: Model> TrainerBuilder<M> {
             records_mistakes: self.records_mistakes || rule.needs_mistakes(),
             stopping: EarlyStopping::with(rule)?,
             iteration: 0,
+            lacks_evaluation: false,
             losses: Losses::default(),
             elapsed: Duration::ZERO,
             stopped: None,

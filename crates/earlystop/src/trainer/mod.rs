@@ -107,6 +107,8 @@ pub struct Trainer<M: Model = Network> {
     commits: Commits,
     best: Best,
     iteration: u64,
+    /// Whether the evaluation after this iteration is missing, because it has failed.
+    lacks_evaluation: bool,
     /// Training losses since the last evaluation.
     losses: Losses,
     /// Time spent in earlier calls and earlier processes.
@@ -150,8 +152,9 @@ impl<M: Model> Trainer<M> {
     /// # Errors
     ///
     /// If the folder is in use by another process or contains another run; if another trainer continued the run after this
-    /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Checkpoints saved before
-    /// stay valid, and everything in memory is kept: call this function again to save and to continue.
+    /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Also any error of the model
+    /// and its data. Checkpoints saved before stay valid, and everything in memory is kept: call this function again to repeat
+    /// what has failed, and to continue.
     pub fn optimize<R: stop::Response>(
         &mut self,
         num_iterations: u64,
@@ -187,31 +190,38 @@ impl<M: Model> Trainer<M> {
     fn train_on(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
         self.requested = None;
         let (start, before) = (Instant::now(), self.elapsed);
-        if self.will_train(end) || self.commits.has_failed() {
+        if self.will_train(end) || self.lacks_evaluation || self.commits.has_failed() {
             self.take_folder(report)?;
             self.note_machine(report);
         }
         // Checked here, not in each step: nobody can change the model's variables while this call trains it.
         self.optimizer.check(self.model.variables())?;
-        while self.will_train(end) {
+        while self.will_train(end) || self.lacks_evaluation {
             self.collect(false, report)?;
             self.requested = self.requested.take().or_else(stop::requested);
             if self.requested.is_some() {
                 break;
             }
-            let (batch, loss) = self.step(self.iteration + 1)?;
-            self.iteration += 1;
-            self.losses.add(loss);
-            self.elapsed = before + start.elapsed();
-
-            let is_end = self.iteration == end && evaluates_at_end;
+            let is_end = |iteration| iteration == end && evaluates_at_end;
+            let batch = if self.lacks_evaluation {
+                self.last_part(self.iteration)? // the evaluation of an earlier call has failed
+            } else {
+                let (batch, loss) = self.step(self.iteration + 1)?;
+                self.iteration += 1;
+                self.losses.add(loss);
+                self.elapsed = before + start.elapsed();
+                let is_due = self.iteration.is_multiple_of(self.evaluate_every);
+                self.lacks_evaluation = is_due || is_end(self.iteration) || !loss.is_finite();
+                batch
+            };
             let mut evaluated = None;
-            if self.iteration.is_multiple_of(self.evaluate_every) || is_end || !loss.is_finite() {
+            if self.lacks_evaluation {
                 let observation = self.observe(batch)?;
                 self.elapsed = before + start.elapsed();
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
                 let improved = self.stopping.record(observation.clone())?.improved;
                 self.losses = Losses::default();
+                self.lacks_evaluation = false;
                 evaluated = Some((observation, improved));
             }
             self.stopped = self.stopping.stop_reason(self.iteration);
@@ -222,14 +232,15 @@ impl<M: Model> Trainer<M> {
                 unsaved: self.elapsed.saturating_sub(self.commits.saved_elapsed),
             };
             let event = evaluated.map(|(observation, improved)| Event::Evaluated { observation, improved });
-            if self.stopped.is_some() || is_end || self.commits.is_due(now) {
+            if self.stopped.is_some() || is_end(self.iteration) || self.commits.is_due(now) {
                 self.commit(event, report)?;
             } else if let Some(event) = event {
                 self.skip(event, report)?;
             }
         }
         self.collect(true, report)?;
-        if self.requested.is_some() {
+        // Without its evaluation, a resumed run would never have it.
+        if self.requested.is_some() && !self.lacks_evaluation {
             self.commit_if_unsaved(report)?;
             self.collect(true, report)?;
         }
@@ -239,6 +250,13 @@ impl<M: Model> Trainer<M> {
         report(&Event::Finished { time: start.elapsed() });
         self.commits.end()?;
         Ok(self.report())
+    }
+
+    /// Returns the batch of an iteration, or its last part.
+    fn last_part(&mut self, iteration: u64) -> Result<M::Batch> {
+        let indices = self.batches.indices(iteration);
+        let last = indices.chunks(indices.len().div_ceil(self.parts)).next_back().unwrap_or_default();
+        self.train.batch(last, iteration)
     }
 
     /// Makes a step, and returns the batch, or its last part, and the loss.

@@ -175,6 +175,7 @@ impl<M: Model> Trainer<M> {
         self.iteration = state.iteration;
         self.elapsed = state.elapsed;
         self.losses = state.losses;
+        self.lacks_evaluation = false;
         self.stopping = stopping;
         if let Some(folder) = &mut self.commits.folder {
             folder.written = written;
