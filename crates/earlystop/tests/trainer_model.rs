@@ -27,6 +27,8 @@ struct Regression {
     variables: nn::VarStore,
     layers: nn::SequentialT,
     dropout: f64,
+    /// The name under which the rate of dropout is a setting.
+    setting: &'static str,
     /// A score that the model reports besides its error.
     extra: Option<(&'static str, f64)>,
 }
@@ -50,7 +52,7 @@ impl Regression {
                 });
             }
         }
-        Self { variables, layers, dropout, extra: None }
+        Self { variables, layers, dropout, setting: "dropout", extra: None }
     }
 }
 
@@ -84,7 +86,7 @@ impl Model for Regression {
     }
 
     fn settings(&self) -> Metadata {
-        Metadata::from([("dropout".to_owned(), self.dropout.to_string())])
+        Metadata::from([(self.setting.to_owned(), self.dropout.to_string())])
     }
 
     fn evaluation_batch_size(&self) -> usize {
@@ -474,6 +476,10 @@ fn settings_that_mean_nothing_are_refused() {
         refusal(builder().evaluate_on("more", points(0, 0))),
         "more set: expected at least one example, found none"
     );
+    let named = Regression { setting: "seed", ..Regression::new(0.0) };
+    let error = refusal(with(named));
+    assert!(error.starts_with("name of a model's setting: expected none of learning_rate,"), "{error}");
+    assert!(error.ends_with("found seed"), "{error}");
     let model = Regression::new(0.0);
     let optimizer = Optimizer::sgd(&Regression::new(0.0).variables, 1e-2).unwrap();
     let error = refusal(Trainer::for_model(model, optimizer, points(0, 50), points(0, 9)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::best::Best;
 use super::commit::{Commits, SaveSettings};
 use super::policy::SavePolicy;
-use super::state::Losses;
+use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
 use crate::data::Data;
@@ -239,6 +239,7 @@ impl<M: Model> TrainerBuilder<M> {
             let expected = format!("1 to the batch size, {}", self.batch_size);
             return Err(Error::argument("parts of a batch", expected, self.parts));
         }
+        Settings::check_model(&self.model.settings())?;
         let metric = self.model.metric();
         // The rule of a network stays as it is, and as its checkpoints have it.
         let rule =

@@ -104,7 +104,8 @@ pub trait Model {
     }
 
     /// Returns what determines the results besides the variables: sizes, seeds, rates. It is saved, and compared when a run is
-    /// resumed. Values that are JSON are compared part by part. Default: nothing.
+    /// resumed. Values that are JSON are compared part by part. Names of the trainer's own settings, such as `seed` and `batch_size`,
+    /// are refused. Default: nothing.
     fn settings(&self) -> Metadata {
         Metadata::new()
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::Metadata;
 use crate::early_stopping::{Rule, SavedStopping};
+use crate::error::{Error, Result};
 use crate::kernels::{self, Processor};
 use crate::network::Precision;
 use crate::optimizer::{self, Order, Schedule};
@@ -75,7 +76,34 @@ fn one() -> usize {
     1
 }
 
+/// The names of the settings besides the model's.
+const OWN_NAMES: [&str; 12] = [
+    "learning_rate",
+    "optimizer",
+    "batch_size",
+    "order",
+    "parts",
+    "seed",
+    "training_examples",
+    "training_data",
+    "validation_data",
+    "held_out_data",
+    "evaluate_every",
+    "rule",
+];
+
 impl Settings {
+    /// Refuses a model whose settings have the names of others.
+    pub(super) fn check_model(settings: &Metadata) -> Result<()> {
+        match settings.keys().find(|name| OWN_NAMES.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let expected = format!("none of {}, which the trainer uses", OWN_NAMES.join(", "));
+                Err(Error::argument("name of a model's setting", expected, name))
+            }
+        }
+    }
+
     /// Reads what a model says of itself.
     pub(super) fn of_model(settings: Metadata) -> Map<String, Value> {
         settings.into_iter().map(|(name, value)| (name, json_or_text(value))).collect()
@@ -83,7 +111,7 @@ impl Settings {
 
     /// Adds what files of earlier versions do not say of a network.
     pub(super) fn complete(&mut self) {
-        if self.model.contains_key("network") {
+        if ["network", "network_seed"].iter().all(|name| self.model.contains_key(*name)) {
             let precision = serde_json::to_value(Precision::default()).unwrap_or_default();
             self.model.entry("evaluation_precision").or_insert(precision);
         }
@@ -242,4 +270,32 @@ fn compare_values(path: &str, checkpoint: &Value, now: &Value, found: &mut Vec<S
 
 fn shown(value: &Value) -> String {
     if value.is_null() { "none".to_owned() } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_names_are_those_of_the_fields() {
+        let settings = Settings {
+            model: Map::new(),
+            learning_rate: Schedule::from(1e-3),
+            optimizer: optimizer::Settings::default(),
+            batch_size: 1,
+            order: Order::default(),
+            parts: 1,
+            seed: 0,
+            training_examples: 1,
+            training_data: None,
+            validation_data: None,
+            held_out_data: BTreeMap::from([("other".to_owned(), None)]),
+            evaluate_every: 1,
+            rule: Rule::never(),
+        };
+        let Value::Object(fields) = serde_json::to_value(&settings).unwrap() else { panic!("not an object") };
+        let mut names = OWN_NAMES.map(str::to_owned);
+        names.sort();
+        assert_eq!(fields.keys().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+    }
 }
