@@ -272,7 +272,7 @@ impl<M: Model> TrainerBuilder<M> {
             optimizer: self.optimizer,
             train: self.train,
             held_out: self.held_out,
-            data: OnceLock::new(),
+            fingerprints: OnceLock::new(),
             evaluate_every: self.evaluate_every,
             records_mistakes: self.records_mistakes || rule.needs_mistakes(),
             stopping: EarlyStopping::with(rule)?,

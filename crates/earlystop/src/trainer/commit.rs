@@ -10,7 +10,7 @@ use super::builder::FailedSave;
 use super::history::{Lines, Written};
 use super::policy::{Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
-use super::state::{Data, Environment, RunState, Settings, json_or_text};
+use super::state::{Environment, Fingerprints, RunState, Settings, json_or_text};
 use super::{Event, Model, Report, TEST, Trainer, VALIDATION};
 use crate::checkpoint::{Metadata, NamedTensor, Saved, Store, Warning};
 use crate::early_stopping::SavedStopping;
@@ -332,7 +332,7 @@ impl<M: Model> Trainer<M> {
 
     /// The state of the run besides its tensors.
     pub(super) fn state(&self) -> RunState {
-        let data = self.data.get_or_init(|| Data {
+        let data = self.fingerprints.get_or_init(|| Fingerprints {
             train: self.train.fingerprint().map(json_or_text),
             held_out: self
                 .held_out

@@ -57,7 +57,7 @@ use best::Best;
 use commit::Commits;
 use model::are_finite;
 use policy::Moment;
-use state::{Data, Losses};
+use state::{Fingerprints, Losses};
 
 /// The name of the held-out set that rules look at.
 const VALIDATION: &str = "validation";
@@ -97,7 +97,7 @@ pub struct Trainer<M: Model = Network> {
     /// The held-out sets and their names, the validation set first.
     held_out: Vec<(String, AnyData<M>)>,
     /// Fingerprints of the examples, computed when a checkpoint needs them.
-    data: OnceLock<Data>,
+    fingerprints: OnceLock<Fingerprints>,
     batches: Batches,
     /// In how many parts the gradient of a batch is computed.
     parts: usize,

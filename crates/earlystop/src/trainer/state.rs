@@ -128,7 +128,7 @@ pub(super) type Fingerprint = Value;
 
 /// Identifies all examples of a run.
 #[derive(Debug)]
-pub(super) struct Data {
+pub(super) struct Fingerprints {
     pub(super) train: Option<Fingerprint>,
     /// The held-out sets by their names.
     pub(super) held_out: BTreeMap<String, Option<Fingerprint>>,
