@@ -35,8 +35,17 @@ mod tests {
         }
     }
 
+    /// Alone in a child, on its main thread: what the C library keeps for other threads depends on their number.
     #[test]
     fn freed_memory_is_taken_again() {
+        const CHILD: &str = "MEMORY_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "memory::tests::freed_memory_is_taken_again", "--test-threads=1"]);
+            let output = child.env(CHILD, "1").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
         keep_freed_memory();
         // As batches do: several large pieces at once, of 2,048 pages each.
         let touch = || drop(std::hint::black_box([(); 3].map(|()| vec![1_u8; 8 << 20])));
