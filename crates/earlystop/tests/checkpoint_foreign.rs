@@ -19,9 +19,10 @@ fn values(first: f32) -> Tensor {
     Tensor::arange_start(f64::from(first), f64::from(first) + 6.0, (Kind::Float, Device::Cpu)).reshape([2, 3])
 }
 
-/// Several kinds of one width and of others, so that other programs order them in another way.
+/// Several kinds of one width and of others, so that other programs order them in another way; and so many tensors that their
+/// random order is never by chance nearly ours.
 fn state() -> Vec<NamedTensor> {
-    vec![
+    let mut state = vec![
         NamedTensor::new("z.weight", values(1.0)),
         NamedTensor::new("a.int", Tensor::from_slice(&[7i32, 8])),
         NamedTensor::new("m.double", Tensor::from_slice(&[0.5f64])),
@@ -30,7 +31,9 @@ fn state() -> Vec<NamedTensor> {
         NamedTensor::new("g.brain", Tensor::from_slice(&[0.25f32]).to_kind(Kind::BFloat16)),
         NamedTensor::new("flag", Tensor::from_slice(&[true, false])),
         NamedTensor::new("empty", Tensor::zeros([0, 2], (Kind::Float, Device::Cpu))),
-    ]
+    ];
+    state.extend((0..12).map(|index: u8| NamedTensor::new(format!("more.{index}"), values(f32::from(index)))));
+    state
 }
 
 fn zeroed() -> Vec<NamedTensor> {
