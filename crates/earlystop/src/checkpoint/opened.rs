@@ -35,13 +35,19 @@ fn place_of(path: &Path) -> Result<Place> {
     if is_index(path) {
         return Ok(Place::Index(path.to_owned()));
     }
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => match index_of(&follow_links(path)?) {
-            index if index.exists() => Ok(Place::Index(index)),
-            _ => Err(io_error(path, "open")(error)),
-        },
-        _ => Ok(Place::File(path.to_owned())),
+    // Several times: between the two looks a saver may replace an index by a single file, or the other way round.
+    const LOOKS: usize = 10;
+    for look in 1.. {
+        match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => match index_of(&follow_links(path)?) {
+                index if index.exists() => return Ok(Place::Index(index)),
+                _ if look < LOOKS => {}
+                _ => return Err(io_error(path, "open")(error)),
+            },
+            _ => break,
+        }
     }
+    Ok(Place::File(path.to_owned()))
 }
 
 /// Opens all files and reads their headers.

@@ -133,8 +133,10 @@ fn create_temporary(files: &dyn Files, path: &Path, target: &Path, is_private: b
 pub(super) fn remove_temporaries(files: &dyn Files, path: &Path) {
     let Some(prefix) = temporary_prefix(path) else { return };
     for temporary in temporaries(folder_of(path), prefix.as_encoded_bytes()) {
-        if is_abandoned(files, &temporary) && fs::metadata(&temporary).is_ok_and(|metadata| is_begun_or_old(&metadata))
-        {
+        // In this order: a file that has bytes was locked before, so without a lock now it is nobody's. The other way round a
+        // saver could lock it and write in between.
+        let is_begun_or_old = fs::metadata(&temporary).is_ok_and(|metadata| is_begun_or_old(&metadata));
+        if is_begun_or_old && is_abandoned(files, &temporary) {
             let _ = files.remove(&temporary);
         }
     }
