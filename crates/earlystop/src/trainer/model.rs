@@ -118,6 +118,8 @@ pub trait Model {
     /// Says whether [`loss`](Self::loss) or [`evaluate`](Self::evaluate) draw random numbers of libtorch. Default: yes.
     ///
     /// libtorch's generators are global. So trainers on several threads take turns with such models; with others they do not.
+    /// Code that draws such numbers without a trainer, on another thread at the same time, disturbs them: the creation of a model, for
+    /// example.
     fn draws_random_numbers(&self) -> bool {
         true
     }
