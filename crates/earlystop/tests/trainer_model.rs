@@ -251,7 +251,12 @@ fn parts_of_a_batch_have_the_gradient_of_the_whole() {
 fn the_models_score_decides_and_is_printed() {
     let mut lines = Vec::new();
     let mut trainer = builder().stop_when(Rule::iterations(100)).build().unwrap();
-    let report = trainer.optimize(200, |event| lines.push(event.to_string())).unwrap();
+    let evaluations = |event: &Event| {
+        if matches!(event, Event::Evaluated { .. }) {
+            lines.push(event.to_string());
+        }
+    };
+    let report = trainer.optimize(200, evaluations).unwrap();
     assert!(lines[0].starts_with("Iter:     10, training loss: ") && lines[0].ends_with("improved *"), "{}", lines[0]);
     assert!(lines[0].contains(", training rmse: ") && lines[0].contains(", validation rmse: "), "{}", lines[0]);
     let lowest = trainer.history().iter().map(|seen| seen.scores["validation_rmse"]).fold(f64::INFINITY, f64::min);
