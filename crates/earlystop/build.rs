@@ -1,5 +1,5 @@
-//! Lets programs find libtorch when they start. Not by `rustflags` in `.cargo/config.toml`: those of a user's own would replace
-//! them, or the other way round.
+//! Lets programs find libtorch when they start. `rustflags` in `.cargo/config.toml` would not work: a user's own flags would replace
+//! them, or be replaced.
 
 use std::env;
 
@@ -27,8 +27,8 @@ fn main() {
     lend_to_cargo(&libtorch);
 }
 
-/// Has cargo itself lead what it runs to libtorch: the programs of other packages that use this one, which have no rpath. It puts
-/// a package's native libraries on the search path if they lie in the package's build folder.
+/// Makes `cargo run` and `cargo test` find libtorch for programs of other packages that use this one, which have no rpath. Cargo
+/// adds a package's native libraries to the search path if they are in the package's build folder.
 #[cfg(unix)]
 fn lend_to_cargo(libtorch: &str) {
     let Some(folder) = env::var_os("OUT_DIR") else { return };

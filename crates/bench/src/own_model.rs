@@ -1,4 +1,4 @@
-//! Measures what a trainer adds to a bare loop of tch for a model of one's own.
+//! Measures the overhead of a trainer over a plain tch loop, for a user's own model.
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::Result;
 use crate::job::SEED;
 use crate::statistics::{Spread, ratios};
 
-/// One model, trained in two ways by turns.
+/// One model, trained alternately by a plain loop and by a trainer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Overhead {
     pub(crate) model: &'static str,
@@ -24,7 +24,7 @@ pub(crate) struct Overhead {
     pub(crate) bare: Spread,
     /// Milliseconds per iteration of the trainer.
     pub(crate) trainer: Spread,
-    /// Times as long as the bare loop, in the same round.
+    /// The trainer's time divided by that of the loop, in the same round.
     pub(crate) ratio: Spread,
 }
 

@@ -13,7 +13,7 @@ use earlystop::{Error, Loss, Optimizer, Result, Trainer, stop};
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
-/// The properties that the model sees; the first column of the table is what it predicts.
+/// The number of properties that the model sees; the first column of the table is what it predicts.
 const PROPERTIES: i64 = 9;
 
 struct Consumption {

@@ -14,9 +14,9 @@ use earlystop::{Error, Loss, Optimizer, Result, Trainer, stop};
 use tch::nn::{Module, RNN};
 use tch::{Device, Kind, Tensor, nn};
 
-/// The ASCII characters; all others count as the last one.
+/// The number of characters: those of ASCII. All others are mapped to the last one.
 const CHARACTERS: i64 = 128;
-/// The characters in a sequence.
+/// The number of characters in a sequence.
 const LENGTH: i64 = 64;
 
 struct Writer {

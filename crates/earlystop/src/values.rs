@@ -1,6 +1,6 @@
 //! The values of a tensor, borrowed as a slice.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Borrows the values of a contiguous `f32` tensor on the CPU.
 ///
@@ -41,6 +41,14 @@ pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     }
     // SAFETY: as in `values`; the caller ensures that nothing else uses the memory.
     unsafe { std::slice::from_raw_parts_mut(pointer, count) }
+}
+
+/// Copies the values of a tensor of any kind and layout, on any device: the bytes in row-major order.
+pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
+    let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
 }
 
 /// Returns where a tensor's values begin, and how many they are. Of none, the pointer is null.

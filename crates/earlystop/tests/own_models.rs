@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use earlystop::checkpoint::{Checkpoint, Store};
+use earlystop::checkpoint::Store;
 
-use example::example;
+use example::{example, tensors};
 
 fn command(name: &str, folder: &Path, iterations: u64) -> Command {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/MNIST");
@@ -44,19 +44,11 @@ fn kill_after(mut child: Child, folder: &Path, after: u64) {
 
 /// The bytes of all tensors of the last checkpoint, and the evaluations without their times.
 fn state(folder: &Path, iteration: u64) -> (Vec<(String, Vec<u8>)>, Vec<serde_json::Value>) {
-    let checkpoint = Checkpoint::read(folder.join(format!("step-{iteration:06}.safetensors"))).unwrap();
-    let bytes = |name: &str| {
-        let tensor = checkpoint.tensor(name).unwrap();
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        (name.to_owned(), bytes)
-    };
-    let tensors = checkpoint.infos().map(|info| bytes(&info.name)).collect();
     let lines = std::fs::read_to_string(folder.join("history-0001.jsonl")).unwrap();
     let mut history: Vec<serde_json::Value> =
         lines.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
     history.iter_mut().for_each(|seen| drop(seen["elapsed"].take()));
-    (tensors, history)
+    (tensors(folder, iteration), history)
 }
 
 /// Interrupts a run twice, and compares it with one that was not. `tensor` is one that the checkpoint must have.

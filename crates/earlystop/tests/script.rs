@@ -11,9 +11,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use earlystop::checkpoint::{Checkpoint, Store};
+use earlystop::checkpoint::Store;
 
-use example::example;
+use example::{example, tensors};
 
 /// The script in a folder of its own, with the genuine data.
 struct Script {
@@ -61,17 +61,9 @@ fn folder_with_data() -> tempfile::TempDir {
     folder
 }
 
-/// Every tensor's bytes, and the history up to there without its times, of the checkpoint of an iteration.
-fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, Vec<serde_json::Value>) {
+/// The tensors, and the history up to there without its times, of the checkpoint of an iteration.
+fn state(folder: &Path, iteration: u64) -> (Vec<(String, Vec<u8>)>, Vec<serde_json::Value>) {
     let folder = folder.join("checkpoints/train");
-    let checkpoint = Checkpoint::read(folder.join(format!("step-{iteration:06}.safetensors"))).unwrap();
-    let bytes = |name: &str| {
-        let tensor = checkpoint.tensor(name).unwrap();
-        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        bytes
-    };
-    let tensors = checkpoint.infos().map(|info| bytes(&info.name)).collect();
     let lines = std::fs::read_to_string(folder.join("history-0001.jsonl")).unwrap();
     // The first line is the head. A run that was killed may have left half of the last one.
     let observations = lines.lines().skip(1).filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -81,7 +73,7 @@ fn state(folder: &Path, iteration: u64) -> (Vec<Vec<u8>>, Vec<serde_json::Value>
     for observation in &mut history {
         assert!(!observation["elapsed"].take().is_null());
     }
-    (tensors, history)
+    (tensors(&folder, iteration), history)
 }
 
 #[test]

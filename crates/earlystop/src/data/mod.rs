@@ -17,7 +17,7 @@ pub use tensors::TensorData;
 
 /// A data set: makes a batch of the examples of some indices.
 ///
-/// The order of the examples is not its matter; a [`Trainer`](crate::Trainer) chooses the indices. A batch must depend on nothing
+/// A data set does not choose the order of the examples; a [`Trainer`](crate::Trainer) chooses the indices. A batch must depend on nothing
 /// but the arguments, so that a resumed run continues with the same bits: draw random numbers for augmentation from a generator
 /// that is seeded by the iteration.
 pub trait Data {

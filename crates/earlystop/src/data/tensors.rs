@@ -1,10 +1,11 @@
 //! Tensors in memory, one row for each example.
 
 use sha2::{Digest, Sha256};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::Data;
 use crate::error::{Error, Result, torch};
+use crate::values::bytes;
 
 /// Tensors whose first dimension counts the examples: inputs, targets, and whatever else belongs to an example. A batch has the
 /// chosen rows of each of them.
@@ -46,11 +47,7 @@ impl<const N: usize> TensorData<N> {
         let mut hash = Sha256::new();
         for tensor in &tensors {
             hash.update(format!("{:?} {:?} ", tensor.kind(), tensor.size()));
-            let tensor = tensor.detach().f_to_device(Device::Cpu).and_then(|tensor| tensor.f_contiguous());
-            let tensor = tensor.map_err(torch("the checksum of the data"))?;
-            let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-            tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(torch("the checksum of the data"))?;
-            hash.update(bytes);
+            hash.update(bytes(tensor).map_err(torch("the checksum of the data"))?);
         }
         Ok(Self { tensors, len: len as usize, sha256: format!("{:x}", hash.finalize()) })
     }
@@ -80,6 +77,8 @@ impl<const N: usize> Data for TensorData<N> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]

@@ -195,11 +195,15 @@ impl Rule {
     /// That is the one that [`on`](Self::on) names. Without it, it is the validation accuracy if a part of the rule watches
     /// that, else the first score that a part of the rule names.
     pub fn monitored(&self) -> Metric {
-        let named = || self.watched().into_iter().flatten().next();
-        self.chosen()
-            .cloned()
-            .or_else(|| if self.watched().contains(&None) { None } else { named() })
-            .unwrap_or_default()
+        if let Some(metric) = self.chosen() {
+            return metric.clone();
+        }
+        let watched = self.watched();
+        if watched.contains(&None) {
+            Metric::default()
+        } else {
+            watched.into_iter().flatten().next().unwrap_or_default()
+        }
     }
 
     /// Says whether a part of the rule, or the best evaluation, depends on a score that no part names.

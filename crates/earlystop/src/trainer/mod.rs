@@ -255,16 +255,20 @@ impl<M: Model> Trainer<M> {
     /// Returns the batch of an iteration, or its last part.
     fn last_part(&mut self, iteration: u64) -> Result<M::Batch> {
         let indices = self.batches.indices(iteration);
-        let last = indices.chunks(indices.len().div_ceil(self.parts)).next_back().unwrap_or_default();
+        let last = indices.chunks(self.part_size()).next_back().unwrap_or_default();
         self.train.batch(last, iteration)
+    }
+
+    /// Returns how many examples are in a part of a batch; the last part may have fewer.
+    fn part_size(&self) -> usize {
+        self.batches.batch_size().div_ceil(self.parts)
     }
 
     /// Makes a step, and returns the batch, or its last part, and the loss.
     fn step(&mut self, iteration: u64) -> Result<(M::Batch, f64)> {
         let indices = self.batches.indices(iteration);
         let following = self.batches.indices(iteration + 1);
-        let size = indices.len().div_ceil(self.parts);
-        let mut parts = indices.chunks(size).peekable();
+        let mut parts = indices.chunks(self.part_size()).peekable();
         let mut seeds = stream(self.batches.seed(), Purpose::Step, iteration);
         let mut mean = 0.0;
         let mut gradients: Option<Gradients> = None;
@@ -272,7 +276,7 @@ impl<M: Model> Trainer<M> {
             let batch = self.train.batch(part, iteration)?;
             match parts.peek() {
                 Some(next) => self.train.announce(next, iteration),
-                None => self.train.announce(&following[..size.min(following.len())], iteration + 1),
+                None => self.train.announce(&following[..self.part_size()], iteration + 1),
             }
             let mut loss = self.seeded(&mut seeds, || self.model.loss(&batch, iteration))?;
             if part.len() < indices.len() {

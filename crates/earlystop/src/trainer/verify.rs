@@ -2,13 +2,14 @@
 
 use std::env;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::commit::Commits;
 use super::{Model, Trainer};
 use crate::checkpoint::Store;
 use crate::early_stopping::Observation;
 use crate::error::{Error, Result, torch};
+use crate::values::bytes;
 
 /// Verifies that resuming your training is bit-identical to running it without interruption.
 ///
@@ -72,7 +73,8 @@ pub fn verify_resume<M: Model>(
 fn compare<M: Model>(iteration: u64, straight: &Trainer<M>, resumed: &Trainer<M>) -> Result<()> {
     let differs = |what: String, how: String| Err(Error::ResumeDiffers { iteration, what, how });
     for (straight, resumed) in straight.tensors().iter().zip(resumed.tensors()) {
-        let (a, b) = (bytes(&straight.name, &straight.tensor)?, bytes(&straight.name, &resumed.tensor)?);
+        let bytes = |tensor: &Tensor| bytes(tensor).map_err(torch(&straight.name));
+        let (a, b) = (bytes(&straight.tensor)?, bytes(&resumed.tensor)?);
         if let Some(index) = a.iter().zip(&b).position(|(a, b)| a != b) {
             return differs(straight.name.clone(), format!("byte {index} is {:#04x} and {:#04x}", a[index], b[index]));
         }
@@ -88,11 +90,4 @@ fn compare<M: Model>(iteration: u64, straight: &Trainer<M>, resumed: &Trainer<M>
         Some((a, b)) => differs(format!("the evaluation of iteration {}", a.iteration), format!("{a:?} and {b:?}")),
         None => Ok(()),
     }
-}
-
-fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensor = tensor.detach().contiguous().to_device(Device::Cpu);
-    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(torch(name))?;
-    Ok(bytes)
 }
