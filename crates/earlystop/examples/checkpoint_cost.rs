@@ -20,7 +20,7 @@ const SHAPES: [(&str, &[i64]); 8] = [
 
 fn main() -> earlystop::Result<()> {
     let folder = std::env::args().nth(1).unwrap_or_else(|| "checkpoints/cost".to_owned());
-    let state: Vec<NamedTensor> = ["", "adam.m/", "adam.v/"]
+    let state: Vec<NamedTensor<'static>> = ["", "adam.m/", "adam.v/"]
         .iter()
         .flat_map(|prefix| SHAPES.map(|(name, shape)| (format!("{prefix}{name}"), shape)))
         .map(|(name, shape)| NamedTensor::new(name, Tensor::randn(shape, (Kind::Float, Device::Cpu))))

@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(&folder)?;
     let count = (gigabytes * 1e9 / 4.0 / TENSORS as f64) as i64;
     let tensor = |index| NamedTensor::new(format!("t{index}"), Tensor::rand([count], (Kind::Float, Device::Cpu)));
-    let state: Vec<NamedTensor> = (0..TENSORS).map(tensor).collect();
+    let state: Vec<NamedTensor<'static>> = (0..TENSORS).map(tensor).collect();
     let (ours, theirs) = (folder.join("ours.safetensors"), folder.join("theirs.safetensors"));
     let mut python = Python::start(&python, count)?;
 
@@ -138,7 +138,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::remove_file(&theirs)?;
 
     let many = folder.join("many");
-    let small: Vec<NamedTensor> =
+    let small: Vec<NamedTensor<'static>> =
         (0..24).map(|index| NamedTensor::new(format!("t{index}"), Tensor::from(index))).collect();
     let history = Metadata::from([("history".to_owned(), "0.852,".repeat(1000))]);
     std::fs::create_dir_all(&many)?;

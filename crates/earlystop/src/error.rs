@@ -3,9 +3,12 @@
 //! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
 //! because a notebook's `?` prints the outer message alone.
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "torch")]
+use std::path::Path;
+use std::path::PathBuf;
 
 use crate::checkpoint::{CheckpointPart, LockHolder, Mismatch};
+#[cfg(feature = "torch")]
 use crate::mnist::idx::IdxError;
 
 /// The library's result.
@@ -27,6 +30,7 @@ pub enum Error {
     },
 
     /// A file is not the IDX file that was expected.
+    #[cfg(feature = "torch")]
     #[error("{}: {source}{remedy}", path.display())]
     Idx {
         /// The file.
@@ -38,6 +42,7 @@ pub enum Error {
     },
 
     /// No source delivered the files that are absent.
+    #[cfg(feature = "torch")]
     #[error("{}", not_fetched(dir, files, tried, mirror_variable))]
     Download {
         /// The folder that they belong in.
@@ -165,6 +170,7 @@ pub enum Error {
     },
 
     /// libtorch refused an operation.
+    #[cfg(feature = "torch")]
     #[error("{context}: libtorch: {source}")]
     Torch {
         /// What was being done.
@@ -178,6 +184,7 @@ pub enum Error {
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
+#[cfg(feature = "torch")]
 fn not_fetched(dir: &Path, files: &[String], tried: &[String], mirror_variable: &str) -> String {
     format!(
         "{}: cannot fetch {}; tried:\n  {}\nput these files there by hand, with or without .gz, \
@@ -213,6 +220,7 @@ impl Error {
 }
 
 /// For the caller's own operations on tensors.
+#[cfg(feature = "torch")]
 impl From<tch::TchError> for Error {
     fn from(source: tch::TchError) -> Self {
         torch("a tensor operation")(source)
@@ -220,6 +228,7 @@ impl From<tch::TchError> for Error {
 }
 
 /// Turns libtorch's error into ours, with what was being done.
+#[cfg(feature = "torch")]
 pub(crate) fn torch(context: impl Into<String>) -> impl FnOnce(tch::TchError) -> Error {
     let context = context.into();
     |source| Error::Torch { context, source }

@@ -1,38 +1,63 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "torch", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "torch"), doc = "Saving, restoring and early stopping of neural networks of any library.")]
 #![deny(missing_docs)]
+// Parts of the rules and checkpoints are there for the trainer alone.
+#![cfg_attr(not(feature = "torch"), allow(dead_code, unused_imports))]
 
 pub mod checkpoint;
+#[cfg(feature = "torch")]
 pub mod data;
+#[cfg(feature = "plot")]
 pub mod display;
 pub mod early_stopping;
 mod error;
+#[cfg(all(feature = "torch", feature = "plot"))]
 mod flowchart;
+#[cfg(feature = "torch")]
 mod kernels;
+#[cfg(feature = "torch")]
 mod memory;
 pub mod metrics;
+#[cfg(feature = "torch")]
 pub mod mnist;
+#[cfg(feature = "torch")]
 pub mod network;
+#[cfg(feature = "torch")]
 pub mod optimizer;
+#[cfg(feature = "plot")]
 pub mod plot;
+#[cfg(feature = "torch")]
 mod random;
 pub mod stop;
+#[cfg(feature = "torch")]
 pub mod trainer;
+#[cfg(feature = "torch")]
 mod values;
 
 pub use checkpoint::{Metadata, Saver};
 pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
+#[cfg(all(feature = "torch", feature = "plot"))]
 pub use flowchart::flowchart;
+#[cfg(feature = "torch")]
 pub use memory::keep_freed_memory;
+#[cfg(feature = "torch")]
 pub use mnist::{Examples, Mnist};
+#[cfg(feature = "torch")]
 pub use network::{Loss, Network, Precision};
+#[cfg(feature = "torch")]
 pub use optimizer::{Batches, Optimizer};
+#[cfg(feature = "torch")]
+pub use tch;
+#[cfg(feature = "torch")]
 pub use trainer::Trainer;
-pub use {ndarray, tch};
+pub use {ndarray, safetensors};
 
 /// The version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of the crate `tch`.
+#[cfg(feature = "torch")]
 pub const TCH_VERSION: &str = "0.26.0";
 /// The version of libtorch that `tch` wants, and no other.
+#[cfg(feature = "torch")]
 pub const LIBTORCH_VERSION: &str = "2.13.0";

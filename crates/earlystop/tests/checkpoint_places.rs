@@ -1,4 +1,5 @@
 //! Paths and file systems as people have them: links, permissions, long names, a changing working directory.
+#![cfg(feature = "torch")]
 #![cfg(unix)]
 
 #[path = "common/process.rs"]
@@ -14,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use process::passes;
 
-fn state(value: f64) -> Vec<NamedTensor> {
+fn state(value: f64) -> Vec<NamedTensor<'static>> {
     vec![NamedTensor::new("w", Tensor::full([8], value, (Kind::Float, Device::Cpu)))]
 }
 
@@ -25,7 +26,7 @@ fn save(path: &Path, value: f64) {
 fn value_in(path: &Path) -> f64 {
     let live = state(-1.0);
     Saver::new().restore(path, &[&live]).unwrap();
-    live[0].tensor.double_value(&[0])
+    live[0].tensor().unwrap().double_value(&[0])
 }
 
 fn names_in(folder: &Path) -> Vec<String> {

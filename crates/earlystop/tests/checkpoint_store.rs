@@ -1,4 +1,5 @@
 //! A folder of checkpoints through the public face.
+#![cfg(feature = "torch")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use earlystop::Error;
 use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store, latest_checkpoint};
 use tch::{Device, Kind, Tensor};
 
-fn state(value: f64) -> Vec<NamedTensor> {
+fn state(value: f64) -> Vec<NamedTensor<'static>> {
     vec![NamedTensor::new("w", Tensor::full([8], value, (Kind::Float, Device::Cpu)))]
 }
 

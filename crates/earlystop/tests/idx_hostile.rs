@@ -1,4 +1,5 @@
 //! Streams that were made to do harm: each is an error, at once, and costs no more memory than it delivers.
+#![cfg(feature = "torch")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

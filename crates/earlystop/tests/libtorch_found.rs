@@ -1,5 +1,5 @@
 //! Programs find libtorch by what `build.rs` tells cargo. (Small builds under all kinds of settings: `cargo_settings.rs`.)
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "torch", target_os = "linux"))]
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! The genuine data, as the tutorial sees them.
+#![cfg(feature = "torch")]
 
 use std::path::Path;
 

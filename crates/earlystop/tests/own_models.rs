@@ -1,4 +1,5 @@
 //! The models of `examples/own_*.rs`: killed and started again, each ends with the bits of a run that nobody interrupted.
+#![cfg(feature = "torch")]
 
 #[path = "common/example.rs"]
 mod example;

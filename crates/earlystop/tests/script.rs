@@ -1,4 +1,5 @@
 //! The tutorial as a script (`examples/train.rs`, also in the README): stopped or killed, and started again, it resumes.
+#![cfg(feature = "torch")]
 #![cfg(unix)]
 
 #[path = "common/example.rs"]

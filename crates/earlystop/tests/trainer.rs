@@ -1,4 +1,5 @@
 //! The packaged loop: the same bits as the tutorial's loop written out, and the same bits after a break.
+#![cfg(feature = "torch")]
 
 mod common;
 
@@ -136,7 +137,7 @@ fn a_stopped_run_says_so_and_does_not_train_on() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_at_once() {
     let network = network();
-    let _ = network.tensors()[0].tensor.detach().fill_(f64::NAN);
+    let _ = network.tensors()[0].tensor().unwrap().detach().fill_(f64::NAN);
     let optimizer = Optimizer::adam(&network, 3e-3).unwrap();
     let trainer = Trainer::builder(network, optimizer, &examples(150, 0), &examples(60, 1000));
     let report = trainer.build().unwrap().optimize(100, |_| ()).unwrap();

@@ -1,4 +1,5 @@
 //! A training process that is killed again and again ends with the same bits as one that nobody disturbed.
+#![cfg(feature = "torch")]
 #![cfg(unix)]
 
 mod common;

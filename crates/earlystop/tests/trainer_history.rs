@@ -1,4 +1,5 @@
 //! The history beside the checkpoints: what it contains, what a run does without it, and where it branches.
+#![cfg(feature = "torch")]
 
 mod common;
 #[path = "common/folder.rs"]

@@ -1,4 +1,5 @@
 //! Models, data and scores of one's own in a trainer.
+#![cfg(feature = "torch")]
 
 #[path = "common/process.rs"]
 mod process;
@@ -116,7 +117,7 @@ fn builder() -> TrainerBuilder<Regression> {
 fn bits<M: Model>(trainer: &Trainer<M>) -> Vec<u32> {
     let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.to_kind(Kind::Float).flatten(0, -1)).unwrap();
     let tensors = trainer.model().variables().tensors();
-    tensors.iter().flat_map(|named| values(&named.tensor)).map(f32::to_bits).collect()
+    tensors.iter().flat_map(|named| values(&named.tensor().unwrap())).map(f32::to_bits).collect()
 }
 
 fn trained(builder: TrainerBuilder<Regression>, iterations: u64) -> Trainer<Regression> {

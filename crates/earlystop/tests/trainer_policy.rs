@@ -1,4 +1,5 @@
 //! When a trainer saves, what it keeps, and saving in the background.
+#![cfg(feature = "torch")]
 
 mod common;
 

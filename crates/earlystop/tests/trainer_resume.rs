@@ -1,4 +1,5 @@
 //! What a resume compares, where it can go back to, and what it needs.
+#![cfg(feature = "torch")]
 
 mod common;
 #[path = "common/folder.rs"]

@@ -1,4 +1,5 @@
 //! Saves that fail, the best variables in memory, and what is restored from where.
+#![cfg(feature = "torch")]
 
 mod common;
 #[cfg(unix)]

@@ -1,4 +1,5 @@
 //! Stops on request: by callbacks, signals and a notebook's stop button; and continues as if nothing had happened.
+#![cfg(feature = "torch")]
 
 mod common;
 

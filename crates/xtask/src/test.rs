@@ -32,6 +32,10 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if !long {
         return Ok(());
     }
+    let without_libtorch = ["test", "--package=earlystop", "--no-default-features", "--locked"];
+    cargo(&workspace, "pass the tests without libtorch", without_libtorch, long)?;
+    let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
+    cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
 }

@@ -35,7 +35,7 @@ pub(super) struct Committed {
 pub(super) fn save(
     files: &dyn Files,
     path: &Path,
-    tensors: &[NamedTensor],
+    tensors: &[NamedTensor<'_>],
     metadata: &Metadata,
     internal: &[(&str, String)],
     limit: u64,
@@ -53,7 +53,7 @@ pub(super) fn save(
 }
 
 /// Cuts the tensors of a state into groups of at most `limit` bytes, or of one tensor that is larger. Returns at least one group.
-fn groups(tensors: Vec<(&NamedTensor, Entry)>, limit: u64) -> Vec<Vec<(&NamedTensor, Entry)>> {
+fn groups<'a>(tensors: Vec<(&'a NamedTensor<'a>, Entry)>, limit: u64) -> Vec<Vec<(&'a NamedTensor<'a>, Entry)>> {
     let (mut groups, mut bytes) = (vec![Vec::new()], 0u64);
     for tensor in tensors {
         let more = tensor.1.bytes() as u64;
@@ -85,7 +85,7 @@ fn save_one(files: &dyn Files, path: &Path, plan: &Plan<'_>) -> Result<Committed
 fn save_several(
     files: &dyn Files,
     path: &Path,
-    groups: Vec<Vec<(&NamedTensor, Entry)>>,
+    groups: Vec<Vec<(&NamedTensor<'_>, Entry)>>,
     strings: Metadata,
 ) -> Result<Committed> {
     let target = follow_links(path)?;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
-use tch::Kind;
 
 use super::CheckpointPart;
 use super::checksum::hex;
@@ -42,7 +42,7 @@ impl DataFile {
     /// Reads the data of a tensor in pieces, and returns whether its checksum is right or there is none.
     pub(super) fn check(&self, tensor: &HeaderTensor, buffer: &mut [u8]) -> Result<bool> {
         let HeaderTensor { content, range, sha256 } = tensor;
-        let is_bool = content.info().is_some_and(|info| info.kind == Kind::Bool);
+        let is_bool = content.info().is_some_and(|info| info.dtype == Dtype::BOOL);
         if sha256.is_none() && !is_bool {
             return Ok(true);
         }

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tch::{Device, Kind, Tensor};
-
 use super::files::{Disk, Files};
 use super::{Keep, Metadata, NamedTensor, Saver, Store};
 use crate::Error;
@@ -62,14 +60,19 @@ const ERRORS: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded
 /// About ten writes for each of the small files here.
 const SMALL_WRITES: usize = 64;
 
-fn state(value: f64) -> Vec<NamedTensor> {
-    vec![NamedTensor::new("w", Tensor::full([20], value, (Kind::Float, Device::Cpu)))]
+/// A tensor that lives as long as the test's process.
+fn named(name: &str, values: &[f32]) -> NamedTensor<'static> {
+    NamedTensor::new(name, values.to_vec().leak() as &'static [f32])
+}
+
+fn state(value: f64) -> Vec<NamedTensor<'static>> {
+    vec![named("w", &[value as f32; 20])]
 }
 
 fn value_in(path: &Path) -> f64 {
-    let state = state(-1.0);
-    Saver::new().restore(path, &[&state]).unwrap();
-    state[0].tensor.double_value(&[0])
+    let mut values = [-1.0f32; 20];
+    Saver::new().restore(path, &[&vec![NamedTensor::new("w", &mut values[..])]]).unwrap();
+    values[0].into()
 }
 
 #[test]

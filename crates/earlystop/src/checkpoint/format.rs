@@ -9,12 +9,10 @@ use std::ops::Range;
 
 use safetensors::tensor::{Dtype, TensorInfo as Stored};
 use sha2::{Digest, Sha256};
-use tch::Kind;
 
-use super::blocks::for_each_block;
 use super::checksum::{hex, hex_sha256};
 use super::files::Output;
-use super::{Metadata, NamedTensor};
+use super::{Metadata, NamedTensor, TensorInfo};
 use crate::{Error, Result};
 
 /// No header above this size is written or read: the limit of the libraries of safetensors.
@@ -30,19 +28,6 @@ const NO_SUM: &str = "0000000000000000000000000000000000000000000000000000000000
 pub(super) const HEADER_SUM: &str = "checkpoint.sha256";
 pub(super) const TENSOR_SUM: &str = "checkpoint.sha256/";
 pub(super) const FORMAT: &str = "checkpoint.format";
-
-pub(super) const KINDS: [(Kind, Dtype); 10] = [
-    (Kind::Double, Dtype::F64),
-    (Kind::Int64, Dtype::I64),
-    (Kind::Float, Dtype::F32),
-    (Kind::Int, Dtype::I32),
-    (Kind::Half, Dtype::F16),
-    (Kind::BFloat16, Dtype::BF16),
-    (Kind::Int16, Dtype::I16),
-    (Kind::Uint8, Dtype::U8),
-    (Kind::Int8, Dtype::I8),
-    (Kind::Bool, Dtype::BOOL),
-];
 
 /// What a header says about a tensor, except where its data lies.
 #[derive(Debug)]
@@ -69,7 +54,7 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     /// In the order of the file.
-    tensors: Vec<(&'a NamedTensor, Entry)>,
+    tensors: Vec<(&'a NamedTensor<'a>, Entry)>,
     /// The metadata, without the checksums.
     strings: Metadata,
     /// The size of the data.
@@ -78,7 +63,7 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Plans a file. `tensors` are in the order of the file; the metadata contains no checksums yet.
-    pub(super) fn new(tensors: Vec<(&'a NamedTensor, Entry)>, strings: Metadata) -> Result<Self> {
+    pub(super) fn new(tensors: Vec<(&'a NamedTensor<'a>, Entry)>, strings: Metadata) -> Result<Self> {
         let data_bytes = tensors.iter().map(|(_, entry)| entry.bytes() as u64).sum();
         let plan = Plan { tensors, strings, data_bytes };
         expect_header_size(plan.header(&plan.no_sums()).len())?;
@@ -107,12 +92,11 @@ impl<'a> Plan<'a> {
         output.write(&start(self.header(&self.no_sums())))?;
         let mut sums = Vec::with_capacity(self.tensors.len());
         output.write_behind(self.data_bytes, |send| {
-            for (NamedTensor { name, tensor, .. }, _) in &self.tensors {
+            for (tensor, _) in &self.tensors {
                 let mut sum = Sha256::new();
-                for_each_block(name, tensor, &mut |block| {
+                tensor.for_each_block(&mut |block| {
                     send.next(|buffer| {
-                        buffer.resize(block.numel() * block.kind().elt_size_in_bytes(), 0);
-                        block.f_copy_data_u8(buffer, block.numel()).map_err(torch_error(name))?;
+                        block.copy_to(buffer)?;
                         sum.update(&*buffer);
                         Ok(())
                     })
@@ -140,10 +124,10 @@ impl<'a> Plan<'a> {
 ///
 /// `internal` holds this module's own entries, by their keys without [`RESERVED`].
 pub(super) fn prepare<'a>(
-    tensors: &'a [NamedTensor],
+    tensors: &'a [NamedTensor<'a>],
     metadata: &Metadata,
     internal: &[(&str, String)],
-) -> Result<(Vec<(&'a NamedTensor, Entry)>, Metadata)> {
+) -> Result<(Vec<(&'a NamedTensor<'a>, Entry)>, Metadata)> {
     if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
         return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
     }
@@ -204,30 +188,17 @@ pub(super) fn unsealed_header<'a>(entries: impl Iterator<Item = &'a Entry>, stri
     header
 }
 
-fn entry_of(NamedTensor { name, shape, tensor }: &NamedTensor) -> Result<Entry> {
-    if !tensor.defined() || tensor.is_sparse() {
-        return Err(state_error(name, "the tensor is undefined or sparse".to_owned()));
-    }
+fn entry_of(tensor: &NamedTensor) -> Result<Entry> {
+    let TensorInfo { name, dtype, shape } = tensor.info()?;
     if name == "__metadata__" {
-        return Err(state_error(name, "safetensors uses this name itself".to_owned()));
+        return Err(state_error(&name, "safetensors uses this name itself".to_owned()));
     }
-    let size = tensor.size();
-    let count = shape.iter().try_fold(1i64, |count, &size| count.checked_mul(size).filter(|_| size >= 0));
-    if count != Some(tensor.numel() as i64) {
-        return Err(state_error(name, format!("its logical shape {shape:?} does not hold the elements of {size:?}")));
-    }
-    let kind = tensor.f_kind().map_err(torch_error(name))?;
-    let known = KINDS.iter().find(|(known, _)| *known == kind);
-    let dtype = known.ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?.1;
-    Ok(Entry { name: name.clone(), dtype, shape: shape.iter().map(|&size| size as usize).collect() })
+    tensor.expect_elements()?;
+    Ok(Entry { name, dtype, shape: shape.iter().map(|&size| size as usize).collect() })
 }
 
 pub(super) fn state_error(name: &str, problem: String) -> Error {
     Error::State { name: name.to_owned(), problem }
-}
-
-pub(super) fn torch_error(name: &str) -> impl FnOnce(tch::TchError) -> Error {
-    move |source| Error::Torch { context: format!("tensor {name:?}"), source }
 }
 
 pub(super) fn json(value: &(impl serde::Serialize + ?Sized)) -> String {

@@ -13,9 +13,7 @@ use serde::de::{self, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::checksum::hex_sha256;
 use super::files::io_error;
-use super::format::{
-    Entry, FORMAT, HEADER_SUM, KINDS, MAX_HEADER_BYTES, RESERVED, TENSOR_SUM, seal_of, unsealed_header,
-};
+use super::format::{Entry, FORMAT, HEADER_SUM, MAX_HEADER_BYTES, RESERVED, TENSOR_SUM, seal_of, unsealed_header};
 use super::{CheckpointPart, Metadata, TensorInfo, UnsupportedTensor};
 use crate::{Error, Result};
 
@@ -56,7 +54,7 @@ pub(super) struct HeaderTensor {
     pub(super) sha256: Option<String>,
 }
 
-/// A tensor, and whether libtorch has a kind for it.
+/// A tensor, and whether its element type is known.
 #[derive(Debug)]
 pub(super) enum Content {
     Known(TensorInfo),
@@ -183,8 +181,8 @@ impl Header {
             return Err(format!("tensor {name:?}: its checksum is missing"));
         }
         let shape = shape.into_iter().map(|size| size as i64).collect();
-        let content = match KINDS.iter().find(|(_, dtype)| Some(*dtype) == known) {
-            Some((kind, _)) => Content::Known(TensorInfo { name, kind: *kind, shape }),
+        let content = match known {
+            Some(dtype) => Content::Known(TensorInfo { name, dtype, shape }),
             None => Content::Unsupported(UnsupportedTensor { name, dtype, shape }),
         };
         self.tensors.push(HeaderTensor { content, range: start..end, sha256 });

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use tch::Kind;
-
+use super::convert::is_float;
 use super::header::Content;
 use super::{TensorInfo, UnsupportedTensor};
 
@@ -78,10 +77,9 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Returns whether only the kinds differ, and both are floating-point.
+/// Returns whether only the element types differ, and both are floating-point.
 fn is_convertible(expected: &TensorInfo, found: &TensorInfo) -> bool {
-    let is_float = |kind: Kind| matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double);
-    expected.shape == found.shape && expected.kind != found.kind && is_float(expected.kind) && is_float(found.kind)
+    expected.shape == found.shape && expected.dtype != found.dtype && is_float(expected.dtype) && is_float(found.dtype)
 }
 
 /// Returns all that differs: first in the order of `expected`, then the extra ones in the order of `found`.
@@ -149,10 +147,12 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use safetensors::tensor::Dtype;
+
     use super::*;
 
     fn info(name: &str, shape: &[i64]) -> TensorInfo {
-        TensorInfo { name: name.to_owned(), kind: Kind::Float, shape: shape.to_vec() }
+        TensorInfo { name: name.to_owned(), dtype: Dtype::F32, shape: shape.to_vec() }
     }
 
     fn known(infos: &[TensorInfo]) -> Vec<Content> {
@@ -176,10 +176,10 @@ mod tests {
         assert_eq!(
             messages,
             [
-                r#"missing from the file: "layer_conv1.weight" Float [1] (the file has "layer_conv3.weight")"#,
-                r#"missing from the file: "classifier.bias" Float [1]"#,
-                r#"only in the file: "layer_conv3.weight" Float [1]"#,
-                r#"only in the file: "fc.b" Float [1]"#,
+                r#"missing from the file: "layer_conv1.weight" F32 [1] (the file has "layer_conv3.weight")"#,
+                r#"missing from the file: "classifier.bias" F32 [1]"#,
+                r#"only in the file: "layer_conv3.weight" F32 [1]"#,
+                r#"only in the file: "fc.b" F32 [1]"#,
             ]
         );
     }
@@ -188,9 +188,9 @@ mod tests {
     fn what_fits_is_no_mismatch() {
         let both = [info("a", &[2, 3]), info("b", &[])];
         assert_eq!(compare(&both, &known(&both), false), []);
-        let other = [info("b", &[]), TensorInfo { kind: Kind::Double, ..info("a", &[2, 3]) }];
+        let other = [info("b", &[]), TensorInfo { dtype: Dtype::F64, ..info("a", &[2, 3]) }];
         let expected = Mismatch::Different { expected: both[0].clone(), found: other[1].clone() };
-        let message = r#"different: "a": expected Float [2, 3], found Double [2, 3] (convert_floats() converts it)"#;
+        let message = r#"different: "a": expected F32 [2, 3], found F64 [2, 3] (convert_floats() converts it)"#;
         assert_eq!(expected.to_string(), message);
         assert_eq!(compare(&both, &known(&other), false), [expected]);
         assert_eq!(compare(&both, &known(&other), true), []);
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn only_floats_of_one_shape_are_convertible() {
         let float = info("a", &[2, 3]);
-        for kind in [Kind::Half, Kind::BFloat16, Kind::Double] {
-            assert!(is_convertible(&float, &TensorInfo { kind, ..float.clone() }));
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F64] {
+            assert!(is_convertible(&float, &TensorInfo { dtype, ..float.clone() }));
         }
-        for kind in [Kind::Float, Kind::Int64, Kind::Bool, Kind::Uint8, Kind::ComplexFloat] {
-            assert!(!is_convertible(&float, &TensorInfo { kind, ..float.clone() }));
+        for dtype in [Dtype::F32, Dtype::I64, Dtype::BOOL, Dtype::U8, Dtype::C64, Dtype::F8_E4M3] {
+            assert!(!is_convertible(&float, &TensorInfo { dtype, ..float.clone() }));
         }
-        assert!(!is_convertible(&float, &TensorInfo { kind: Kind::Half, ..info("a", &[3, 2]) }));
+        assert!(!is_convertible(&float, &TensorInfo { dtype: Dtype::F16, ..info("a", &[3, 2]) }));
     }
 }

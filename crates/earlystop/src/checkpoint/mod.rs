@@ -88,11 +88,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use tch::{Kind, Tensor};
+use safetensors::tensor::Dtype;
 
-mod blocks;
 mod checksum;
 mod commit;
+mod convert;
 mod data_file;
 #[cfg(test)]
 mod faults;
@@ -103,6 +103,7 @@ mod index;
 mod keep;
 mod layout;
 mod lock;
+mod memory;
 mod mismatch;
 mod opened;
 mod parts;
@@ -111,16 +112,22 @@ mod read;
 mod saver;
 mod store;
 mod threads;
+#[cfg(feature = "torch")]
+mod torch;
+mod values;
 mod warning;
 mod writing;
 
 pub use keep::Keep;
 pub use lock::LockHolder;
+pub use memory::Element;
 pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
+#[cfg(feature = "torch")]
 pub(crate) use store::{FoundHistory, Position, history_of, read_history};
 pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
+pub use values::{NamedTensor, Values};
 pub use warning::Warning;
 
 /// Strings by name that a checkpoint carries beside its tensors.
@@ -128,27 +135,9 @@ pub use warning::Warning;
 /// They are stored in the `__metadata__` of the file. Keys that start with `checkpoint.` are reserved.
 pub type Metadata = BTreeMap<String, String>;
 
-/// A tensor with the name under which it is stored.
-#[derive(Debug)]
-pub struct NamedTensor {
-    /// The name, unique in a file: `"layer_conv1.weight"`.
-    pub name: String,
-    /// The logical shape: `[out, in, height, width]` for convolutional weights, `[out, in]` for dense ones.
-    pub shape: Vec<i64>,
-    /// A live variable, or a view that shares its memory: a restore writes into it. Its layout in memory is arbitrary, and
-    /// so are its dimensions, as long as it has the elements of `shape` in the same row-major order.
-    pub tensor: Tensor,
-}
-
-impl NamedTensor {
-    /// Names a tensor whose dimensions are its logical shape.
-    pub fn new(name: impl Into<String>, tensor: Tensor) -> Self {
-        let shape = if tensor.defined() { tensor.size() } else { Vec::new() };
-        NamedTensor { name: name.into(), shape, tensor }
-    }
-}
-
 /// Something with tensors to save and restore: a network, an optimizer, a list of tensors.
+///
+/// Types of libtorch implement it, and lists of [`NamedTensor`]s of any library.
 ///
 /// # Examples
 ///
@@ -156,32 +145,35 @@ impl NamedTensor {
 ///
 /// ```
 /// use earlystop::checkpoint::{Metadata, NamedTensor, Savable, Saver};
-/// use tch::{Device, Kind, Tensor};
 ///
-/// let network = vec![NamedTensor::new("layer_fc1.weight", Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)))];
+/// struct Network {
+///     weight: Vec<f32>,
+/// }
+///
+/// impl Savable for Network {
+///     fn tensors(&self) -> Vec<NamedTensor<'_>> {
+///         vec![NamedTensor::new("layer_fc1.weight", &self.weight[..]).with_shape([2, 3])]
+///     }
+/// }
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("python.safetensors");
-/// # let foreign = vec![NamedTensor::new("fc1.weight", Tensor::ones([2, 3], (Kind::Float, Device::Cpu)))];
+/// # let foreign = vec![NamedTensor::new("fc1.weight", &[1.0f32; 6][..]).with_shape([2, 3])];
 /// # Saver::new().save(&path, &[&foreign], &Metadata::new())?;
-/// let renamed: Vec<NamedTensor> =
-///     network.tensors().into_iter().map(|t| NamedTensor { name: t.name.replace("layer_", ""), ..t }).collect();
-/// Saver::new().restore(&path, &[&renamed])?;
-/// assert_eq!(network[0].tensor.sum(Kind::Float).double_value(&[]), 6.0);
+/// # let mut network = Network { weight: vec![0.0; 6] };
+/// let weight = NamedTensor::new("layer_fc1.weight", &mut network.weight[..]).with_shape([2, 3]);
+/// let renamed = NamedTensor { name: weight.name.replace("layer_", ""), ..weight };
+/// Saver::new().restore(&path, &[&vec![renamed]])?;
+/// assert_eq!(network.weight, [1.0; 6]);
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 pub trait Savable {
     /// Returns all tensors, sharing memory with the live ones.
-    fn tensors(&self) -> Vec<NamedTensor>;
+    fn tensors(&self) -> Vec<NamedTensor<'_>>;
 }
 
-impl Savable for Vec<NamedTensor> {
-    fn tensors(&self) -> Vec<NamedTensor> {
-        let share = |t: &NamedTensor| NamedTensor {
-            name: t.name.clone(),
-            shape: t.shape.clone(),
-            tensor: t.tensor.shallow_clone(),
-        };
-        self.iter().map(share).collect()
+impl Savable for Vec<NamedTensor<'_>> {
+    fn tensors(&self) -> Vec<NamedTensor<'_>> {
+        self.iter().map(NamedTensor::share).collect()
     }
 }
 
@@ -190,20 +182,20 @@ impl Savable for Vec<NamedTensor> {
 pub struct TensorInfo {
     /// The name.
     pub name: String,
-    /// The kind of its elements.
-    pub kind: Kind,
+    /// The type of its elements.
+    pub dtype: Dtype,
     /// The logical shape.
     pub shape: Vec<i64>,
 }
 
-/// `Float [16, 1, 5, 5]`: what two tensors of one name must have in common.
+/// `F32 [16, 1, 5, 5]`: what two tensors of one name must have in common.
 impl fmt::Display for TensorInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {:?}", self.kind, self.shape)
+        write!(f, "{} {:?}", self.dtype, self.shape)
     }
 }
 
-/// A tensor in a file whose element type libtorch or `tch` does not have, for instance `U32`, `F8_E4M3` or `C64`.
+/// A tensor in a file whose element type is newer than this library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnsupportedTensor {
@@ -215,7 +207,7 @@ pub struct UnsupportedTensor {
     pub shape: Vec<i64>,
 }
 
-/// `U32 [16, 5]`.
+/// `F3_E1M1 [16, 5]`.
 impl fmt::Display for UnsupportedTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.dtype, self.shape)

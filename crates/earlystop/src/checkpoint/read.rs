@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tch::Tensor;
-
 use super::data_file::VERIFY_BYTES;
-use super::format::{state_error, torch_error};
+use super::format::state_error;
 use super::header::{Content, HeaderTensor, Seal};
 use super::opened::{Opened, open};
 use super::threads::run_on_threads;
+#[cfg(feature = "torch")]
+use super::torch;
 use super::{Metadata, TensorInfo, UnsupportedTensor};
 use crate::Result;
 
@@ -41,18 +41,17 @@ impl Checkpoint {
     ///
     /// ```
     /// use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
-    /// use tch::Tensor;
     ///
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("best_validation.safetensors");
-    /// let network = vec![NamedTensor::new("layer_fc1.bias", Tensor::from_slice(&[1.0f32, 2.0]))];
+    /// let network = vec![NamedTensor::new("layer_fc1.bias", &[1.0f32, 2.0][..])];
     /// let metadata = Metadata::from([("note".to_owned(), "before the holidays".to_owned())]);
     /// Saver::new().save(&path, &[&network], &metadata)?;
     ///
     /// let checkpoint = Checkpoint::read(&path)?;
     /// assert!(checkpoint.is_verified());
     /// assert_eq!(checkpoint.metadata()["note"], "before the holidays");
-    /// assert_eq!(checkpoint.tensor("layer_fc1.bias")?, network[0].tensor);
+    /// assert_eq!(checkpoint.bytes("layer_fc1.bias")?, [1.0f32, 2.0].map(f32::to_le_bytes).concat());
     /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
@@ -61,7 +60,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads the header only, or the index and the headers of several files: the names, kinds, shapes and metadata.
+    /// Reads the header only, or the index and the headers of several files: the names, element types, shapes and metadata.
     ///
     /// `path` is that of the only file, that of the index, or where a state in several files was [saved](super::Saver::save):
     /// if there is no such file, but an index of that name, the index is read. The checksums of headers and index are
@@ -137,12 +136,12 @@ impl Checkpoint {
         self.is_verified
     }
 
-    /// Returns names, kinds and shapes, in the file's order, without those of [`unsupported`](Self::unsupported).
+    /// Returns names, element types and shapes, in the file's order, without those of [`unsupported`](Self::unsupported).
     pub fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors().filter_map(|(_, tensor)| tensor.content.info())
     }
 
-    /// Returns the tensors that cannot be read, because libtorch or `tch` has no such element type.
+    /// Returns the tensors whose element type is not known, so that only their bytes can be read.
     pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
         self.tensors().filter_map(|(_, tensor)| match &tensor.content {
             Content::Known(_) => None,
@@ -150,23 +149,14 @@ impl Checkpoint {
         })
     }
 
-    /// Reads a tensor, contiguous and on the CPU.
+    /// Reads the bytes of a tensor: its elements in row-major order, in little-endian format.
     ///
     /// # Errors
     ///
-    /// [`Error::State`](crate::Error::State) if there is none of this name, or its type is [unsupported](Self::unsupported);
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is damaged; [`Error::Io`](crate::Error::Io) if it cannot be read;
-    /// [`Error::Torch`](crate::Error::Torch) if libtorch refuses it.
-    pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let problem = |problem: &str| state_error(name, format!("{} {problem}", self.path.display()));
-        let found = self.tensors().find(|(_, tensor)| tensor.content.name() == name);
-        let (file, tensor) = found.ok_or_else(|| problem("holds no tensor of this name"))?;
-        let info = match &tensor.content {
-            Content::Known(info) => info,
-            Content::Unsupported(UnsupportedTensor { dtype, .. }) => {
-                return Err(problem(&format!("holds it as {dtype}, which libtorch has no kind for here")));
-            }
-        };
+    /// [`Error::State`](crate::Error::State) if there is none of this name;
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is damaged; [`Error::Io`](crate::Error::Io) if it cannot be read.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        let (file, tensor) = self.find(name)?;
         let Range { start, end } = tensor.range;
         self.opened.files[file].check(tensor, &mut vec![0; VERIFY_BYTES.min((end - start) as usize)])?;
         let mut bytes = Vec::new();
@@ -175,10 +165,32 @@ impl Checkpoint {
         })?;
         bytes.resize((end - start) as usize, 0);
         self.read_data(file, &mut bytes, start)?;
-        if bytes.is_empty() {
-            // An empty slice has no address that libtorch could read from.
-            return Tensor::f_zeros(&info.shape, (info.kind, tch::Device::Cpu)).map_err(torch_error(name));
+        Ok(bytes)
+    }
+
+    /// Reads a tensor, contiguous and on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// As [`bytes`](Self::bytes). Also [`Error::State`](crate::Error::State) if libtorch has no such element type, such as
+    /// `U32`, `F8_E4M3` or `C64`, and [`Error::Torch`](crate::Error::Torch) if it refuses the tensor.
+    #[cfg(feature = "torch")]
+    pub fn tensor(&self, name: &str) -> Result<tch::Tensor> {
+        let refused = |dtype: &dyn std::fmt::Display| {
+            let path = self.path.display();
+            Err(state_error(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
+        };
+        match &self.find(name)?.1.content {
+            Content::Unsupported(UnsupportedTensor { dtype, .. }) => refused(dtype),
+            Content::Known(TensorInfo { dtype, .. }) if !torch::has(*dtype) => refused(dtype),
+            Content::Known(TensorInfo { dtype, shape, .. }) => {
+                torch::from_bytes(name, &self.bytes(name)?, shape, *dtype)
+            }
         }
-        Tensor::f_from_data_size(&bytes, &info.shape, info.kind).map_err(torch_error(name))
+    }
+
+    fn find(&self, name: &str) -> Result<(usize, &HeaderTensor)> {
+        let found = self.tensors().find(|(_, tensor)| tensor.content.name() == name);
+        found.ok_or_else(|| state_error(name, format!("{} holds no tensor of this name", self.path.display())))
     }
 }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tch::{Device, Kind, Tensor};
+use safetensors::tensor::Dtype;
 
-use super::blocks::for_each_block;
 use super::commit::{self, Committed};
 use super::files::{Disk, Files};
-use super::format::{state_error, torch_error};
+use super::format::state_error;
 use super::header::HeaderTensor;
 use super::mismatch::compare;
 use super::read::Checkpoint;
@@ -30,19 +29,21 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
-/// use tch::Tensor;
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let save_path = dir.path().join("best_validation.safetensors");
-/// let mut network = vec![NamedTensor::new("layer_fc1.bias", Tensor::from_slice(&[1.0f32, 2.0]))];
+/// let mut bias = [1.0f32, 2.0];
 /// let saver = Saver::new();
-/// saver.save(&save_path, &[&network], &Metadata::new())?;
+/// saver.save(&save_path, &[&vec![NamedTensor::new("layer_fc1.bias", &bias[..])]], &Metadata::new())?;
 ///
-/// let _ = network[0].tensor.zero_();
-/// saver.restore(&save_path, &[&network])?;
-/// assert_eq!(network[0].tensor, Tensor::from_slice(&[1.0f32, 2.0]));
+/// bias.fill(0.0);
+/// saver.restore(&save_path, &[&vec![NamedTensor::new("layer_fc1.bias", &mut bias[..])]])?;
+/// assert_eq!(bias, [1.0, 2.0]);
 /// # Ok::<(), earlystop::Error>(())
 /// ```
+///
+/// The variables of a model on libtorch are given as a whole: `saver.save(&save_path, &[&network], &metadata)`, where
+/// `network` is a `tch::nn::VarStore` or a `Network`.
 #[derive(Debug, Clone)]
 pub struct Saver {
     files: Arc<dyn Files>,
@@ -81,12 +82,12 @@ impl Saver {
     ///
     /// ```
     /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
-    /// use tch::Tensor;
     ///
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("model.safetensors");
-    /// let bias = |name: &str| NamedTensor::new(name, Tensor::from_slice(&[1.0f32, 2.0]));
-    /// let network = vec![bias("layer_fc1.bias"), bias("layer_fc2.bias")];
+    /// let (mut bias1, mut bias2) = ([1.0f32, 2.0], [3.0f32, 4.0]);
+    /// let bias1 = NamedTensor::new("layer_fc1.bias", &mut bias1[..]);
+    /// let network = vec![bias1, NamedTensor::new("layer_fc2.bias", &mut bias2[..])];
     /// Saver::new().split_above(8).save(&path, &[&network], &Metadata::new())?;
     /// assert!(!path.exists() && path.with_extension("safetensors.index.json").exists());
     ///
@@ -104,24 +105,25 @@ impl Saver {
     }
 
     /// Lets [`restore`](Self::restore) and [`restore_matching`](Self::restore_matching) convert between floating-point
-    /// kinds: half, bfloat16, single and double precision.
+    /// types: half, bfloat16, single and double precision.
     ///
-    /// Without this, a tensor of another kind is a [`Mismatch`]. A conversion to a smaller kind rounds to the nearest value,
+    /// Without this, a tensor of another type is a [`Mismatch`]. A conversion to a smaller type rounds to the nearest value,
     /// and to infinity beyond its range.
     ///
     /// ```
     /// use earlystop::checkpoint::{Metadata, NamedTensor, Saver};
-    /// use tch::{Kind, Tensor};
     ///
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("half.safetensors");
-    /// let half = vec![NamedTensor::new("w", Tensor::from_slice(&[0.5f32, 2.0]).to_kind(Kind::Half))];
-    /// Saver::new().save(&path, &[&half], &Metadata::new())?;
+    /// let double = vec![NamedTensor::new("w", &[0.5f64, 2.0][..])];
+    /// Saver::new().save(&path, &[&double], &Metadata::new())?;
     ///
-    /// let network = vec![NamedTensor::new("w", Tensor::from_slice(&[0.0f32, 0.0]))];
+    /// let mut weights = [0.0f32; 2];
+    /// let network = vec![NamedTensor::new("w", &mut weights[..])];
     /// assert!(Saver::new().restore(&path, &[&network]).is_err());
     /// Saver::new().convert_floats().restore(&path, &[&network])?;
-    /// assert_eq!(network[0].tensor, Tensor::from_slice(&[0.5f32, 2.0]));
+    /// # drop(network);
+    /// assert_eq!(weights, [0.5, 2.0]);
     /// # Ok::<(), earlystop::Error>(())
     /// ```
     pub fn convert_floats(self) -> Self {
@@ -137,8 +139,8 @@ impl Saver {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if two tensors share a name, a kind cannot be stored or a metadata key is reserved;
-    /// [`Error::Argument`] if `path` is that of an index (`.index.json`); [`Error::Torch`] if libtorch does not
+    /// [`Error::State`] if two tensors share a name, a type cannot be stored or a metadata key is reserved;
+    /// [`Error::Argument`] if `path` is that of an index (`.index.json`); `Error::Torch` if libtorch does not
     /// return the values; [`Error::Io`], naming the step, if the disk does not take them. The old file is untouched
     /// then. (Except if the last step fails, the sync of the folder: the new file is in place, but a power failure
     /// may bring the old one back.)
@@ -160,7 +162,7 @@ impl Saver {
 
     /// Copies all tensors of a file into those of `state`, and returns the file's metadata: all or nothing.
     ///
-    /// Names, kinds and shapes must be the same on both sides, and the file must be valid, before the first value is
+    /// Names, element types and shapes must be the same on both sides, and the file must be valid, before the first value is
     /// changed. The file is read twice, in pieces: once to compare the checksums and once to copy. Little memory is needed.
     ///
     /// # Errors
@@ -181,11 +183,11 @@ impl Saver {
             return Err(Error::Mismatch { path: path.to_owned(), mismatches });
         }
         checkpoint.verify()?;
-        copy_all(&checkpoint, &tensors)?;
+        copy_all(&checkpoint, tensors)?;
         Ok(checkpoint.metadata().clone())
     }
 
-    /// Copies the tensors that fit by name, kind and shape, leaves the others as they are, and tells which are which.
+    /// Copies the tensors that fit by name, element type and shape, leaves the others as they are, and tells which are which.
     ///
     /// For a network that was changed after its checkpoint was written.
     ///
@@ -200,17 +202,13 @@ impl Saver {
         checkpoint.verify()?;
         let unfit: BTreeSet<&str> = mismatches.iter().filter_map(Mismatch::expected).map(|info| &*info.name).collect();
         tensors.retain(|tensor| !unfit.contains(&*tensor.name));
-        copy_all(&checkpoint, &tensors)?;
-        let restored = tensors.into_iter().map(|tensor| tensor.name).collect();
+        let restored = tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        copy_all(&checkpoint, tensors)?;
         Ok(PartialRestore { restored, mismatches, metadata: checkpoint.metadata().clone() })
     }
 
-    fn differences(&self, tensors: &[NamedTensor], checkpoint: &Checkpoint) -> Result<Vec<Mismatch>> {
-        let info = |NamedTensor { name, shape, tensor }: &NamedTensor| {
-            let kind = tensor.f_kind().map_err(torch_error(name))?;
-            Ok(TensorInfo { name: name.clone(), kind, shape: shape.clone() })
-        };
-        let expected: Vec<TensorInfo> = tensors.iter().map(info).collect::<Result<_>>()?;
+    fn differences(&self, tensors: &[NamedTensor<'_>], checkpoint: &Checkpoint) -> Result<Vec<Mismatch>> {
+        let expected: Vec<TensorInfo> = tensors.iter().map(NamedTensor::info).collect::<Result<_>>()?;
         let found = checkpoint.tensors().map(|(_, tensor)| &tensor.content);
         Ok(compare(&expected, found, self.converts_floats))
     }
@@ -228,7 +226,7 @@ pub struct PartialRestore {
     pub metadata: Metadata,
 }
 
-fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
+fn all_tensors<'a>(state: &[&'a dyn Savable]) -> Result<Vec<NamedTensor<'a>>> {
     let tensors: Vec<NamedTensor> = state.iter().flat_map(|part| part.tensors()).collect();
     let mut names = BTreeSet::new();
     match tensors.iter().find(|tensor| !names.insert(&*tensor.name)) {
@@ -238,24 +236,28 @@ fn all_tensors(state: &[&dyn Savable]) -> Result<Vec<NamedTensor>> {
 }
 
 /// Copies the values of a checkpoint that was verified into the tensors, on several threads if there are many.
-fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
-    // What libtorch would refuse must be known before the first change.
-    tensors.iter().try_for_each(expect_writable)?;
+fn copy_all(checkpoint: &Checkpoint, tensors: Vec<NamedTensor>) -> Result<()> {
+    // What cannot be written to must be known before the first change.
+    for tensor in &tensors {
+        tensor.expect_writable()?;
+        tensor.expect_elements()?;
+    }
     let stored: BTreeMap<&str, (usize, &HeaderTensor)> =
         checkpoint.tensors().map(|(file, tensor)| (tensor.content.name(), (file, tensor))).collect();
-    let jobs = tensors.iter().map(|NamedTensor { name, tensor, .. }| {
-        let found = stored.get(&**name).and_then(|(file, it)| Some((*file, it.content.info()?.kind, it.range.start)));
-        let (file, kind, start) =
-            found.ok_or_else(|| state_error(name, "no tensor of this name was compared".to_owned()))?;
-        Ok(CopyJob { name: name.clone(), live: tensor.shallow_clone(), file, kind, start })
+    let count = tensors.len();
+    let jobs = tensors.into_iter().map(|live| {
+        let found = stored.get(&*live.name).and_then(|(file, it)| Some((*file, it.content.info()?, it.range.start)));
+        let (file, info, start) =
+            found.ok_or_else(|| state_error(&live.name, "no tensor of this name was compared".to_owned()))?;
+        Ok(CopyJob { live, file, dtype: info.dtype, start })
     });
     let jobs = Mutex::new(jobs.collect::<Result<Vec<_>>>()?.into_iter());
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-    run_on_threads(checkpoint.data_bytes(), tensors.len(), || {
-        let _no_grad = tch::no_grad_guard();
+    run_on_threads(checkpoint.data_bytes(), count, || {
         let mut buffer = Vec::new();
-        while let Some(job) = next() {
-            job.copy(checkpoint, &mut buffer)?;
+        while let Some(CopyJob { live, file, dtype, start }) = next() {
+            let mut read = |bytes: &mut [u8], from: u64| checkpoint.read_data(file, bytes, start + from);
+            live.overwrite(dtype, &mut buffer, &mut read)?;
         }
         Ok(())
     })?;
@@ -263,62 +265,12 @@ fn copy_all(checkpoint: &Checkpoint, tensors: &[NamedTensor]) -> Result<()> {
 }
 
 /// The values of a tensor that are to be copied from a file.
-struct CopyJob {
-    name: String,
-    live: Tensor,
+struct CopyJob<'a> {
+    live: NamedTensor<'a>,
     /// The place of its file in the checkpoint.
     file: usize,
-    /// The kind in the file.
-    kind: Kind,
+    /// The type in the file.
+    dtype: Dtype,
     /// Where its data begins in the file.
     start: u64,
-}
-
-impl CopyJob {
-    fn copy(&self, checkpoint: &Checkpoint, buffer: &mut Vec<u8>) -> Result<()> {
-        const MIN_DIRECT_BYTES: usize = 64 << 10;
-        let CopyJob { name, live, kind, .. } = self;
-        let mut start = self.start;
-        let element = kind.elt_size_in_bytes();
-        for_each_block(name, live, &mut |block| {
-            let length = block.numel() * element;
-            let at = start;
-            start += length as u64;
-            let is_plain = block.device() == Device::Cpu && block.is_contiguous() && block.kind() == *kind;
-            if is_plain && length >= MIN_DIRECT_BYTES {
-                // SAFETY: `block` is contiguous, in memory and of this kind, so that its elements take `length` bytes from
-                // its address on; they are initialized, and any bytes are valid elements (those of a Bool were checked).
-                // `live` keeps the memory alive, and no other reference to it exists: the caller of a restore must not use
-                // the tensors meanwhile, and each tensor is restored by one thread.
-                let bytes = unsafe { std::slice::from_raw_parts_mut(block.data_ptr().cast::<u8>(), length) };
-                return checkpoint.read_data(self.file, bytes, at);
-            }
-            buffer.resize(length, 0);
-            checkpoint.read_data(self.file, buffer, at)?;
-            let copy = || {
-                let values = Tensor::f_from_data_size(buffer, &block.size(), *kind)?;
-                block.shallow_clone().f_copy_(&values)
-            };
-            copy().map(|_| ()).map_err(torch_error(name))
-        })?;
-        // Tells libtorch that the values have changed, as an operation on them would have done.
-        if live.dim() > 0 {
-            let touch = || live.f_detach()?.f_narrow(0, 0, 0)?.f_zero_();
-            let _ = touch().map_err(torch_error(name))?;
-        }
-        Ok(())
-    }
-}
-
-/// Refuses what libtorch does not write to: elements that share memory, and tensors made for inference only.
-fn expect_writable(NamedTensor { name, tensor, .. }: &NamedTensor) -> Result<()> {
-    let is_repeated = |(&size, &stride): (&i64, &i64)| size > 1 && stride == 0;
-    if !tensor.is_sparse() && tensor.size().iter().zip(&tensor.stride()).any(is_repeated) {
-        let problem = "its elements share memory, as after expand(), so no values can be written to it";
-        return Err(state_error(name, problem.to_owned()));
-    }
-    match tensor.f_is_inference().map_err(torch_error(name))? {
-        true => Err(state_error(name, "it is an inference tensor, so no values can be written to it".to_owned())),
-        false => Ok(()),
-    }
 }

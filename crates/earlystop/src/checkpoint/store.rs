@@ -40,11 +40,11 @@ const PREFIX: &str = "step-";
 ///
 /// ```
 /// use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store};
-/// use tch::Tensor;
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let folder = dir.path().join("checkpoints");
-/// let network = vec![NamedTensor::new("layer_fc1.bias", Tensor::from_slice(&[1.0f32, 2.0]))];
+/// let mut bias = [1.0f32, 2.0];
+/// let network = vec![NamedTensor::new("layer_fc1.bias", &mut bias[..])];
 /// let mut store = Store::open(&folder)?.keep(Keep::last(2).best(1));
 /// for (step, accuracy) in [(100, 0.84), (200, 0.91), (300, 0.90), (400, 0.89)] {
 ///     store.save(step, Some(accuracy), &[&network], &Metadata::new())?;

@@ -179,7 +179,7 @@ impl Network {
 
 /// Saves and restores the variables.
 impl Savable for Network {
-    fn tensors(&self) -> Vec<NamedTensor> {
+    fn tensors(&self) -> Vec<NamedTensor<'_>> {
         self.variables.named()
     }
 }

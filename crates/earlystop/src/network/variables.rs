@@ -134,11 +134,9 @@ impl Variables {
     }
 
     /// Names the variables as checkpoints do.
-    pub(super) fn named(&self) -> Vec<NamedTensor> {
-        let named = |Entry { spec, view }: &Entry| NamedTensor {
-            name: spec.name.clone(),
-            shape: spec.shape.clone(),
-            tensor: view.shallow_clone(),
+    pub(super) fn named(&self) -> Vec<NamedTensor<'static>> {
+        let named = |Entry { spec, view }: &Entry| {
+            NamedTensor::new(&*spec.name, view.shallow_clone()).with_shape(spec.shape.clone())
         };
         self.entries.iter().map(named).collect()
     }

@@ -80,7 +80,7 @@ pub struct Optimizer {
     parameters: Vec<Parameter>,
     /// `[1]`: how often the variables were updated; a tensor, so that it is saved with the moments.
     steps: Tensor,
-    tensors: Vec<NamedTensor>,
+    tensors: Vec<NamedTensor<'static>>,
 }
 
 /// What determines an optimizer's steps, besides its state and its schedule.
@@ -347,7 +347,7 @@ impl Optimizer {
 
 /// Saves and restores the moments and the number of steps.
 impl Savable for Optimizer {
-    fn tensors(&self) -> Vec<NamedTensor> {
+    fn tensors(&self) -> Vec<NamedTensor<'_>> {
         self.tensors.tensors()
     }
 }

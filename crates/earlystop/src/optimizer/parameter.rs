@@ -12,18 +12,18 @@ use crate::network::{Leaf, Network};
 pub trait Trainable: Savable {
     /// Returns the variables to train, those of frozen layers included; not buffers such as the statistics of batch
     /// normalization. Names are unique.
-    fn variables_to_train(&self) -> Vec<NamedTensor>;
+    fn variables_to_train(&self) -> Vec<NamedTensor<'_>>;
 }
 
 impl Trainable for Network {
-    fn variables_to_train(&self) -> Vec<NamedTensor> {
+    fn variables_to_train(&self) -> Vec<NamedTensor<'_>> {
         self.tensors()
     }
 }
 
 /// Saves and restores all variables and buffers, in the order of their names.
 impl Savable for nn::VarStore {
-    fn tensors(&self) -> Vec<NamedTensor> {
+    fn tensors(&self) -> Vec<NamedTensor<'_>> {
         let mut tensors: Vec<_> =
             self.variables().into_iter().map(|(name, tensor)| NamedTensor::new(name, tensor)).collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -32,9 +32,11 @@ impl Savable for nn::VarStore {
 }
 
 impl Trainable for nn::VarStore {
-    fn variables_to_train(&self) -> Vec<NamedTensor> {
+    fn variables_to_train(&self) -> Vec<NamedTensor<'_>> {
         let trainable: HashSet<_> = self.trainable_variables().iter().map(identity).collect();
-        self.tensors().into_iter().filter(|named| trainable.contains(&identity(&named.tensor))).collect()
+        let is_trainable =
+            |named: &NamedTensor| named.tensor().is_ok_and(|tensor| trainable.contains(&identity(&tensor)));
+        self.tensors().into_iter().filter(is_trainable).collect()
     }
 }
 
@@ -60,7 +62,9 @@ pub(super) struct Parameter {
 }
 
 impl Parameter {
-    pub(super) fn new(NamedTensor { name, shape, tensor }: NamedTensor) -> Result<Self> {
+    pub(super) fn new(named: NamedTensor) -> Result<Self> {
+        let tensor = named.tensor()?;
+        let NamedTensor { name, shape, .. } = named;
         let refuse =
             |expected: &str, found: String| Err(Error::argument(format!("variable {name:?}"), expected, found));
         if !matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) {
@@ -79,7 +83,8 @@ impl Parameter {
 
     /// Says whether this is the variable of a model.
     pub(super) fn is(&self, named: &NamedTensor) -> bool {
-        self.name == named.name && identity(self.leaf.variable()) == identity(&named.tensor)
+        self.name == named.name
+            && named.tensor().is_ok_and(|tensor| identity(&tensor) == identity(self.leaf.variable()))
     }
 
     /// Refuses a variable that was moved to other memory, as `VarStore::set_device` does.
@@ -104,9 +109,9 @@ impl Parameter {
     }
 
     /// Names a row of values that belongs to the variable, in its shape.
-    pub(super) fn named(&self, row: &Tensor, prefix: &str) -> Result<NamedTensor> {
+    pub(super) fn named(&self, row: &Tensor, prefix: &str) -> Result<NamedTensor<'static>> {
         let variable = self.leaf.variable();
         let view = row.f_as_strided(variable.size(), variable.stride(), None).map_err(torch(&self.name))?;
-        Ok(NamedTensor { name: format!("{prefix}{}", self.name), shape: self.shape.clone(), tensor: view })
+        Ok(NamedTensor::new(format!("{prefix}{}", self.name), view).with_shape(self.shape.clone()))
     }
 }

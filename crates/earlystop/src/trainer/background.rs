@@ -124,7 +124,8 @@ mod tests {
             for in_background in [false, true] {
                 let folder = tempfile::tempdir().unwrap();
                 let mut trainer = trainer(layers, folder.path(), in_background);
-                bytes = trainer.tensors().iter().map(|named| named.tensor.numel() * 4).sum::<usize>();
+                bytes =
+                    trainer.tensors().unwrap().iter().map(|named| named.tensor().unwrap().numel() * 4).sum::<usize>();
                 trainer.take_folder(&mut |_| None).unwrap();
                 let times = (0..saves).map(|_| {
                     let start = Instant::now();

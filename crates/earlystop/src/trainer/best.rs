@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use tch::{TchError, Tensor};
-
 use super::resume::{is_gone, while_files_go};
 use super::save::Snapshot;
 use super::{Model, Trainer};
@@ -180,21 +178,26 @@ impl<M: Model> Trainer<M> {
             return Ok(());
         }
         let spare = self.best.take().map(|kept| kept.tensors);
-        let copies = copies_of(&self.tensors(), spare)?;
+        let copies = copies_of(&self.tensors()?, spare)?;
         self.best.kept = Some(self.snapshot(copies)?);
         Ok(())
     }
 
     fn restore_kept(&mut self) -> Result<()> {
         match &self.best.kept {
-            Some(kept) => copy(&kept.tensors, &self.tensors()).map_err(torch("restoring the best variables")),
+            Some(kept) => copy(&kept.tensors, &self.tensors()?, "restoring the best variables"),
             None => Ok(()),
         }
     }
 
-    /// Returns all named tensors of the run.
-    pub(super) fn tensors(&self) -> Vec<NamedTensor> {
-        self.model.variables().tensors().into_iter().chain(self.optimizer.tensors()).collect()
+    /// Returns all named tensors of the run, which share memory with the live ones.
+    pub(super) fn tensors(&self) -> Result<Vec<NamedTensor<'static>>> {
+        let live = self.model.variables().tensors().into_iter().chain(self.optimizer.tensors());
+        live.map(|named| {
+            let tensor = named.tensor()?;
+            Ok(NamedTensor::new(named.name, tensor).with_shape(named.shape))
+        })
+        .collect()
     }
 }
 
@@ -218,25 +221,28 @@ fn best_file(store: &Store, best: u64, is_last_try: bool, notes: &mut Vec<String
 }
 
 /// Copies tensors, into the memory of earlier copies where there are some.
-pub(super) fn copies_of(tensors: &[NamedTensor], spare: Option<Vec<NamedTensor>>) -> Result<Vec<NamedTensor>> {
+pub(super) fn copies_of(
+    tensors: &[NamedTensor],
+    spare: Option<Vec<NamedTensor<'static>>>,
+) -> Result<Vec<NamedTensor<'static>>> {
     let empty = |named: &NamedTensor| {
-        let tensor = named.tensor.f_detach()?.f_empty_like()?;
-        Ok(NamedTensor { name: named.name.clone(), shape: named.shape.clone(), tensor })
+        let tensor = named.tensor()?.f_detach().and_then(|tensor| tensor.f_empty_like());
+        let tensor = tensor.map_err(torch("copying the variables"))?;
+        Ok(NamedTensor::new(&*named.name, tensor).with_shape(named.shape.clone()))
     };
     let copies = match spare.filter(|spare| spare.len() == tensors.len()) {
         Some(spare) => spare,
-        None => tensors.iter().map(empty).collect::<Result<_, _>>().map_err(torch("copying the variables"))?,
+        None => tensors.iter().map(empty).collect::<Result<_>>()?,
     };
-    copy(tensors, &copies).map_err(torch("copying the variables"))?;
+    copy(tensors, &copies, "copying the variables")?;
     Ok(copies)
 }
 
 /// Copies the values of tensors into others of the same shapes.
-fn copy(from: &[NamedTensor], to: &[NamedTensor]) -> Result<(), TchError> {
+fn copy(from: &[NamedTensor], to: &[NamedTensor], purpose: &str) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
-    let mut pairs = from.iter().zip(to);
-    pairs.try_for_each(|(from, to): (&NamedTensor, &NamedTensor)| {
-        let mut target: Tensor = to.tensor.f_detach()?;
-        target.f_copy_(&from.tensor).map(drop)
+    from.iter().zip(to).try_for_each(|(from, to)| {
+        let (from, to) = (from.tensor()?, to.tensor()?);
+        to.f_detach().and_then(|mut to| to.f_copy_(&from)).map(drop).map_err(torch(purpose))
     })
 }

@@ -37,7 +37,7 @@ pub(super) struct Commits {
     /// Why the run in the folder could not be resumed, if that was tried.
     pub(super) resume_error: Option<String>,
     /// Copies of tensors from an earlier save.
-    spare: Option<Vec<NamedTensor>>,
+    spare: Option<Vec<NamedTensor<'static>>>,
     /// How many of the store's warnings were reported.
     reported_warnings: usize,
     /// Whether the folder was locked and found to be this run's.
@@ -235,7 +235,7 @@ impl<M: Model> Trainer<M> {
 
     /// Saves now.
     pub(super) fn save(&mut self) -> Result<()> {
-        let tensors = self.tensors();
+        let tensors = self.tensors()?;
         let (Some(mut job), Some(folder)) = (self.job(tensors)?, &mut self.commits.folder) else { return Ok(()) };
         let outcome = job.perform(folder);
         self.settle(job, outcome, false)
@@ -250,7 +250,7 @@ impl<M: Model> Trainer<M> {
             return Ok(false);
         }
         let spare = self.commits.spare.take();
-        let Ok(copies) = copies_of(&self.tensors(), spare) else { return Ok(false) };
+        let Ok(copies) = copies_of(&self.tensors()?, spare) else { return Ok(false) };
         let Some(job) = self.job(copies)? else { return Ok(false) };
         let (Some(background), Some(folder)) = (&mut self.commits.background, self.commits.folder.take()) else {
             return Ok(false);
@@ -265,7 +265,7 @@ impl<M: Model> Trainer<M> {
     }
 
     /// Returns the save of the current state, and of the best one if that is not saved.
-    fn job(&mut self, tensors: Vec<NamedTensor>) -> Result<Option<Job>> {
+    fn job(&mut self, tensors: Vec<NamedTensor<'static>>) -> Result<Option<Job>> {
         let now = self.snapshot(tensors)?;
         let Some(Folder { written, .. }) = &self.commits.folder else { return Ok(None) };
         let lines = written.unwritten(self.stopping.history())?;
@@ -318,7 +318,7 @@ impl<M: Model> Trainer<M> {
     }
 
     /// Returns the state of the run with these tensors.
-    pub(super) fn snapshot(&self, tensors: Vec<NamedTensor>) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self, tensors: Vec<NamedTensor<'static>>) -> Result<Snapshot> {
         Ok(Snapshot {
             iteration: self.iteration,
             is_best: self.is_at_best(),
@@ -344,7 +344,8 @@ impl<M: Model> Trainer<M> {
         let mut take = |name: &str| held_out.remove(name).flatten();
         let (validation_data, test_data) = (take(VALIDATION), take(TEST));
         let variables = self.model.variables().variables_to_train();
-        let device = variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
+        let device =
+            variables.first().and_then(|variable| Some(variable.tensor().ok()?.device())).unwrap_or(Device::Cpu);
         RunState {
             settings: Settings {
                 model: Settings::of_model(self.model.settings()),

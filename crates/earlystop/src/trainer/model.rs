@@ -161,9 +161,10 @@ impl<N: Into<String>, const COUNT: usize> From<[(N, f64); COUNT]> for Scores {
 /// Says whether all variables and buffers are finite.
 pub(super) fn are_finite(variables: &dyn Trainable) -> Result<bool> {
     for named in variables.tensors() {
-        let kind = named.tensor.kind();
+        let tensor = named.tensor()?;
+        let kind = tensor.kind();
         let can_be_infinite = matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
-        let are_finite = || named.tensor.f_isfinite()?.f_all()?.f_int64_value(&[]);
+        let are_finite = || tensor.f_isfinite()?.f_all()?.f_int64_value(&[]);
         if can_be_infinite && are_finite().map_err(torch(&named.name))? != 1 {
             return Ok(false);
         }

@@ -11,7 +11,7 @@ pub(super) struct Snapshot {
     /// Whether the stopping rule considers it the best so far.
     pub(super) is_best: bool,
     /// The variables and the optimizer's state: the live ones, or copies.
-    pub(super) tensors: Vec<NamedTensor>,
+    pub(super) tensors: Vec<NamedTensor<'static>>,
     pub(super) metadata: Metadata,
     /// The number of evaluations in memory until then.
     pub(super) evaluations: usize,

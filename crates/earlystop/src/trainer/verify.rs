@@ -72,9 +72,9 @@ pub fn verify_resume<M: Model>(
 
 fn compare<M: Model>(iteration: u64, straight: &Trainer<M>, resumed: &Trainer<M>) -> Result<()> {
     let differs = |what: String, how: String| Err(Error::ResumeDiffers { iteration, what, how });
-    for (straight, resumed) in straight.tensors().iter().zip(resumed.tensors()) {
+    for (straight, resumed) in straight.tensors()?.iter().zip(resumed.tensors()?) {
         let bytes = |tensor: &Tensor| bytes(tensor).map_err(torch(&straight.name));
-        let (a, b) = (bytes(&straight.tensor)?, bytes(&resumed.tensor)?);
+        let (a, b) = (bytes(&straight.tensor()?)?, bytes(&resumed.tensor()?)?);
         if let Some(index) = a.iter().zip(&b).position(|(a, b)| a != b) {
             return differs(straight.name.clone(), format!("byte {index} is {:#04x} and {:#04x}", a[index], b[index]));
         }

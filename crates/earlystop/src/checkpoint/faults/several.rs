@@ -4,18 +4,19 @@ use super::*;
 
 const LAYOUTS: [u64; 2] = [8, u64::MAX];
 
-fn state(value: f64) -> Vec<NamedTensor> {
-    let tensor = |name: &str| NamedTensor::new(name, Tensor::full([2], value, (Kind::Float, Device::Cpu)));
-    vec![tensor("a"), tensor("b"), tensor("c")]
+fn state(value: f64) -> Vec<NamedTensor<'static>> {
+    ["a", "b", "c"].map(|name| named(name, &[value as f32; 2])).into()
 }
 
 /// The value of all tensors.
 fn value_in(path: &Path) -> f64 {
-    let state = state(-1.0);
+    let mut values = [-1.0f32; 6];
+    let tensors = ["a", "b", "c"].into_iter().zip(values.chunks_mut(2));
+    let state: Vec<NamedTensor> = tensors.map(|(name, values)| NamedTensor::new(name, values)).collect();
     Saver::new().restore(path, &[&state]).unwrap();
-    let values: Vec<f64> = state.iter().map(|named| named.tensor.double_value(&[0])).collect();
+    drop(state);
     assert!(values.iter().all(|value| *value == values[0]), "a mix of two saves: {values:?}");
-    values[0]
+    values[0].into()
 }
 
 fn count(folder: &Path) -> usize {

@@ -1,8 +1,12 @@
 //! Fetches the files that are absent, from the first source that has them, and keeps only what is whole and right.
 
+#[cfg(feature = "download")]
+mod http;
+#[cfg(not(feature = "download"))]
+#[path = "no_http.rs"]
 mod http;
 mod package;
-#[cfg(test)]
+#[cfg(all(test, feature = "download"))]
 mod tests;
 
 use std::env;
