@@ -126,7 +126,7 @@ pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
 pub(crate) use store::{FoundHistory, Position, history_of, read_history};
-pub use store::{Saved, Skipped, Store, Valid, latest_checkpoint};
+pub use store::{History, Saved, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
 

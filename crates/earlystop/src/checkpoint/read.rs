@@ -123,6 +123,11 @@ impl Checkpoint {
         self.opened.tensors.iter().map(|(file, tensor)| (*file, tensor))
     }
 
+    /// Returns the path by which the checkpoint was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns what the writer stored beside the tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.opened.metadata

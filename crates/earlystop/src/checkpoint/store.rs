@@ -20,6 +20,7 @@ use crate::{Error, Result};
 
 mod history;
 
+pub use history::History;
 pub(crate) use history::{FoundHistory, Position, history_of, read_history};
 
 const PREFIX: &str = "step-";
@@ -279,24 +280,47 @@ impl Store {
         writer.saved.retain(|saved| base_of(&saved.path) != base_of(&new.path));
         writer.saved.push(new.clone());
         writer.checked.insert(new.path.clone());
-        let (kept, deleted) = writer.split(&keep);
-        writer.saved = kept;
-        if std::mem::take(&mut writer.has_leftovers) {
-            remove_leftover_parts(saver.files(), &folder);
-        }
-        for Saved { path, .. } in deleted {
-            match remove_checkpoint(saver.files(), &path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    writer.has_leftovers = true;
-                    writer.look(&folder)?; // the next save tries again
-                    return Err(io_error(&path, "delete the old checkpoint (the new one is saved)")(error));
-                }
-                _ => {}
-            }
-        }
+        writer.prune(saver.files(), &folder, &keep, "delete the old checkpoint (the new one is saved)")?;
         self.warn(warnings);
         new.path = self.reported(&new.path);
         Ok(new)
+    }
+
+    /// Deletes the checkpoints that [`keep`](Self::keep) does not hold, and returns them. A save does the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be deleted.
+    pub fn prune(&mut self) -> Result<Vec<Saved>> {
+        let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
+        let mut deleted = self.writer()?.prune(saver.files(), &folder, &keep, "delete")?;
+        deleted.iter_mut().for_each(|saved| saved.path = self.reported(&saved.path));
+        Ok(deleted)
+    }
+
+    /// Returns what [`prune`](Self::prune) would delete. Needs no lock, and changes nothing.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Keep, Metadata, Store};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let folder = dir.path().join("checkpoints");
+    /// let mut store = Store::open(&folder)?;
+    /// for step in [100, 200, 300] {
+    ///     store.save(step, None, &[], &Metadata::new())?;
+    /// }
+    /// let mut store = store.keep(Keep::last(1));
+    /// assert_eq!(store.prunable()?.len(), 2);
+    /// assert_eq!(store.prune()?.len(), 2);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the folder cannot be listed.
+    pub fn prunable(&self) -> Result<Vec<Saved>> {
+        let (mut saved, mut checked) = (self.list()?, BTreeSet::new());
+        Ok(split(&mut saved, &mut checked, &self.keep).1)
     }
 
     /// Returns the folder: as it was given, or as an absolute path if the working directory has changed since.
@@ -422,29 +446,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Splits the checkpoints into those to keep and those to delete.
-    ///
-    /// A damaged file must never be the reason why a valid one is deleted, and opening the store has read headers only. So
-    /// the files that decide, and those to be deleted, are read first as a whole, unless this store wrote them.
-    fn split(&mut self, keep: &Keep) -> (Vec<Saved>, Vec<Saved>) {
-        loop {
-            let (kept, deleted) = keep.split(self.saved.clone());
-            if deleted.is_empty() {
-                return (kept, deleted);
-            }
-            let deciding = keep.deciding(&self.saved).into_iter().chain(&deleted).map(|saved| saved.path.clone());
-            let unchecked: Vec<PathBuf> = deciding.filter(|path| !self.checked.contains(path)).collect();
-            if unchecked.is_empty() {
-                return (kept, deleted);
-            }
-            for path in unchecked {
-                if Checkpoint::read(&path).is_ok() {
-                    self.checked.insert(path);
-                } else {
-                    self.saved.retain(|saved| saved.path != path);
+    /// Deletes the checkpoints that are not to be kept, and returns them.
+    fn prune(&mut self, files: &dyn Files, folder: &Path, keep: &Keep, action: &'static str) -> Result<Vec<Saved>> {
+        let (kept, deleted) = split(&mut self.saved, &mut self.checked, keep);
+        self.saved = kept;
+        if std::mem::take(&mut self.has_leftovers) {
+            remove_leftover_parts(files, folder);
+        }
+        for Saved { path, .. } in &deleted {
+            match remove_checkpoint(files, path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    self.has_leftovers = true;
+                    self.look(folder)?; // the next save tries again
+                    return Err(io_error(path, action)(error));
                 }
+                _ => {}
             }
         }
+        Ok(deleted)
     }
 
     /// Where to save: over the file of the same step, unless that one is better.
@@ -458,6 +477,31 @@ impl Writer {
             path.set_file_name(format!("{PREFIX}{:06}.{count}{EXTENSION}", new.step));
         }
         path
+    }
+}
+
+/// Splits checkpoints into those to keep and those to delete.
+///
+/// A damaged file must never be the reason why a valid one is deleted, and listing them has read headers only. So the files that
+/// decide, and those to be deleted, are read first as a whole, unless they are among the checked ones.
+fn split(saved: &mut Vec<Saved>, checked: &mut BTreeSet<PathBuf>, keep: &Keep) -> (Vec<Saved>, Vec<Saved>) {
+    loop {
+        let (kept, deleted) = keep.split(saved.clone());
+        if deleted.is_empty() {
+            return (kept, deleted);
+        }
+        let deciding = keep.deciding(saved).into_iter().chain(&deleted).map(|saved| saved.path.clone());
+        let unchecked: Vec<PathBuf> = deciding.filter(|path| !checked.contains(path)).collect();
+        if unchecked.is_empty() {
+            return (kept, deleted);
+        }
+        for path in unchecked {
+            if Checkpoint::read(&path).is_ok() {
+                checked.insert(path);
+            } else {
+                saved.retain(|saved| saved.path != path);
+            }
+        }
     }
 }
 

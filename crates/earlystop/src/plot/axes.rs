@@ -1,4 +1,4 @@
-//! Where a plot of accuracies or losses over iterations lies, what its sides mean, and its grid.
+//! Where a plot of scores over iterations lies, what its sides mean, and its grid.
 
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect, TICK_SIZE};
 use super::colormap::{BLACK, FRAME, GRID};
@@ -9,33 +9,36 @@ use super::ticks::Ticks;
 pub(super) const BELOW: f64 = 10.0 + TICK_SIZE + 10.0 + LABEL_SIZE;
 
 /// What a plot's height means.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Measure {
     /// 0.0 to 1.0, shown in percent.
     Accuracy,
     Loss,
+    /// Any other score, by its name in words.
+    Score(String),
 }
 
 impl Measure {
     /// Gives the value as it is shown.
-    pub(super) fn shown(self, value: f64) -> f64 {
+    pub(super) fn shown(&self, value: f64) -> f64 {
         match self {
             Self::Accuracy => 100.0 * value,
-            Self::Loss => value,
+            Self::Loss | Self::Score(_) => value,
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(&self) -> &str {
         match self {
             Self::Accuracy => "Accuracy",
             Self::Loss => "Loss",
+            Self::Score(name) => name,
         }
     }
 
-    fn labels(self, ticks: &Ticks) -> Vec<String> {
+    fn labels(&self, ticks: &Ticks) -> Vec<String> {
         match self {
             Self::Accuracy => ticks.labels().iter().map(|label| format!("{label}%")).collect(),
-            Self::Loss => ticks.labels(),
+            Self::Loss | Self::Score(_) => ticks.labels(),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Accuracies or losses over iterations.
+//! Accuracies, losses and other scores over iterations.
 
 use super::axes::{Axes, BELOW, Measure};
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, SHADE};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
-use crate::early_stopping::Observation;
 use crate::early_stopping::metric::{TRAIN_LOSS, VALIDATION_LOSS};
+use crate::early_stopping::{Metric, Observation};
 use crate::{Error, Result};
 
 const PLOT_WIDTH: f64 = 560.0;
@@ -86,6 +86,69 @@ pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
         curves = curves.mark(iteration, &format!("lowest at {}", number(iteration as f64, 0)));
     }
     curves.draw()
+}
+
+/// Draws any score of a run, and fainter the same score on the training batches, if it was recorded. Marked are the best
+/// value (the first, of equals) and the last iteration.
+///
+/// The scale of a score that is no accuracy leaves out what lies beyond its values after a tenth of the run.
+///
+/// # Errors
+///
+/// If the score is no number in any observation.
+///
+/// ```
+/// use earlystop::early_stopping::{Metric, Observation};
+///
+/// let observe = |(iteration, error)| Observation::of(iteration, [("validation_rmse", error)]);
+/// let history: Vec<_> = [(100, 4.1), (200, 3.2), (300, 3.3)].map(observe).into();
+/// let figure = earlystop::plot::score_curve(&history, &Metric::lower("validation_rmse"))?;
+/// # Ok::<(), earlystop::Error>(())
+/// ```
+pub fn score_curve(history: &[Observation], metric: &Metric) -> Result<Figure> {
+    let iterations: Vec<u64> = history.iter().map(|observation| observation.iteration).collect();
+    let last = iterations.last().copied().unwrap_or_default();
+    let values = |name: &str| -> Vec<f64> {
+        history.iter().map(|observation| observation.score(name).unwrap_or(f64::NAN)).collect()
+    };
+    let (mut score, mut train) = (values(metric.name()), Vec::new());
+    if let Some(rest) = metric.name().strip_prefix("validation_") {
+        train = values(&format!("train_{rest}"));
+    }
+    if train.iter().all(|value| !value.is_finite()) {
+        train.clear();
+    }
+    let upwards = |value: f64| if metric.lower_is_better() { -value } else { value };
+    let mut best: Option<(u64, f64)> = None;
+    for (&iteration, &value) in iterations.iter().zip(&score) {
+        if value.is_finite() && best.is_none_or(|(_, best)| upwards(value) > upwards(best)) {
+            best = Some((iteration, value));
+        }
+    }
+    let in_words = metric.to_string();
+    let measure = if metric.name().ends_with("accuracy") {
+        Measure::Accuracy
+    } else {
+        let late = || iterations.iter().zip(&score).filter(|(iteration, _)| 10 * **iteration >= last);
+        let numbers = || late().map(|(_, value)| *value).filter(|value| value.is_finite());
+        let (low, high) = (numbers().fold(f64::INFINITY, f64::min), numbers().fold(f64::NEG_INFINITY, f64::max));
+        for value in score.iter_mut().chain(&mut train) {
+            if *value < low || *value > high {
+                *value = f64::NAN;
+            }
+        }
+        Measure::Score(in_words.clone())
+    };
+    let mut curves = Curves { measure, ..Curves::new(&iterations) };
+    if !train.is_empty() {
+        curves = curves.faint_curve("training batches", &train);
+    }
+    curves = curves.curve(&in_words, &score);
+    if let Some((iteration, value)) = best {
+        let at = number(iteration as f64, 0);
+        curves = curves.mark(iteration, &format!("best: {} at {at}", metric.format(value)));
+    }
+    curves.mark(last, &format!("last: {}", number(last as f64, 0))).draw()
 }
 
 /// Accuracies over iterations, to be drawn in one figure, with marks at chosen iterations.
@@ -221,6 +284,7 @@ impl Curves {
         match self.measure {
             Measure::Accuracy => "accuracies",
             Measure::Loss => "losses",
+            Measure::Score(_) => "scores",
         }
     }
 
@@ -232,7 +296,8 @@ impl Curves {
     }
 }
 
-/// The scale of accuracies begins at a round number below all, and at 99% at the latest; that of losses at 0.
+/// The scale of accuracies begins at a round number below all, and at 99% at the latest; that of losses at 0; that of others at a
+/// round number below all.
 fn axes(curves: &Curves) -> Result<Axes> {
     let values = || curves.curves.iter().flat_map(|curve| &curve.values).copied().filter(|value| value.is_finite());
     if values().next().is_none() {
@@ -250,8 +315,13 @@ fn axes(curves: &Curves) -> Result<Axes> {
             (y_ticks.values[0] - if y_ticks.values[0] > lowest { y_ticks.step } else { 0.0 }, high)
         }
         Measure::Loss => (values().fold(0.0, f64::min), 1.03 * values().fold(f64::MIN_POSITIVE, f64::max)),
+        Measure::Score(_) => {
+            let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+            let room = if high > low { 0.05 * (high - low) } else { low.abs().max(1.0) };
+            (low - room, high + room)
+        }
     };
-    Ok(Axes::new(curves.measure, [PLOT_WIDTH, PLOT_HEIGHT], last, [low, high], Ticks::new(low, high, 9)))
+    Ok(Axes::new(curves.measure.clone(), [PLOT_WIDTH, PLOT_HEIGHT], last, [low, high], Ticks::new(low, high, 9)))
 }
 
 fn draw_curve(canvas: &mut Canvas, points: &[Point], is_faint: bool, color: Color) {

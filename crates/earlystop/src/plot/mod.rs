@@ -22,7 +22,7 @@ mod ticks;
 
 pub use bars::{Bar, BarRow, bar_panels};
 pub use confusion::confusion_matrix;
-pub use curves::{Curves, loss_curves, training_curve};
+pub use curves::{Curves, loss_curves, score_curve, training_curve};
 pub use figure::Figure;
 pub use filter_grid::{filter_grid, filter_grid_within, weight_limit};
 pub use flowchart::{FlowKind, FlowLayer, network_flowchart};

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::checksum::{hex, hex_sha256};
-use super::super::files::{Files, io_error, is_unsupported, sync_folder};
+use super::super::files::{Files, folder_of, io_error, is_unsupported, sync_folder};
 use super::super::opened::describe;
-use super::super::{CheckpointPart, Metadata, Savable, Saved, Warning};
+use super::super::{Checkpoint, CheckpointPart, Metadata, Savable, Saved, Warning};
 use super::{Store, Writer};
 use crate::{Error, Result};
 
@@ -65,6 +65,31 @@ impl Head {
         let mut line = serde_json::to_vec(self).expect("strings and numbers always become JSON");
         line.push(b'\n');
         line
+    }
+}
+
+/// The history of a run up to a checkpoint, as far as it is beside it. From [`Checkpoint::history`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct History {
+    /// One line of JSON for each evaluation: an [`Observation`](crate::early_stopping::Observation) of the trainer's.
+    pub lines: Vec<String>,
+    /// Why the beginning is missing, if it is.
+    pub missing: Option<String>,
+}
+
+impl Checkpoint {
+    /// Reads the history that was beside the checkpoint when a trainer saved it, and checks every byte. It is empty if no trainer
+    /// did, or one of version 0.1, which stored it within the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] if the checkpoint's record of it cannot be read. A history that is damaged or gone is no error.
+    pub fn history(&self) -> Result<History> {
+        let Some(position) = history_of(self.path())? else { return Ok(History { lines: Vec::new(), missing: None }) };
+        let found = read_history(folder_of(self.path()), &position);
+        let lines = found.lines().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        Ok(History { lines, missing: found.missing.map(|(_, why)| why) })
     }
 }
 
