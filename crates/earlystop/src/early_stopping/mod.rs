@@ -22,6 +22,7 @@ mod mistakes;
 mod noise;
 mod number;
 mod observation;
+mod parse;
 mod patience;
 mod prechelt;
 #[cfg(test)]

@@ -179,11 +179,11 @@ impl fmt::Display for Patience {
             Some(metric) => write!(f, " on {}", metric.in_rules())?,
         }
         match self.min_delta {
-            MinDelta::Absolute(0.0) => {}
+            MinDelta::Absolute(delta) if is_default(delta) => {}
             MinDelta::Absolute(delta) => write!(f, ", min delta {delta}")?,
-            MinDelta::Relative(part) => write!(f, ", min delta {}%", 100.0 * part)?,
+            MinDelta::Relative(part) => write!(f, ", min delta {}%", percent(part))?,
         }
-        if self.smoothing != 0.0 {
+        if !is_default(self.smoothing) {
             write!(f, ", smoothing {}", self.smoothing)?;
         }
         if self.warm_up != 0 {
@@ -194,6 +194,26 @@ impl fmt::Display for Patience {
         }
         write!(f, ")")
     }
+}
+
+/// Says whether a number is 0, and not -0.
+fn is_default(number: f64) -> bool {
+    number.to_bits() == 0
+}
+
+/// Prints a part in percent, with the digits of the part itself: `100.0 * 0.07` would be 7.000000000000001.
+fn percent(part: f64) -> String {
+    let digits = part.to_string();
+    if !part.is_finite() {
+        return digits;
+    }
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let digits = format!("{whole}{fraction:0<2}");
+    let (whole, fraction) = digits.split_at(whole.len() + 2);
+    let whole = whole.trim_start_matches('0');
+    let (whole, point) = (if whole.is_empty() { "0" } else { whole }, if fraction.is_empty() { "" } else { "." });
+    format!("{sign}{whole}{point}{fraction}")
 }
 
 /// What a [`Patience`] remembers.
@@ -326,5 +346,13 @@ mod tests {
         let patience = Patience::new(1000).on_loss().min_relative_delta(0.01).smoothing(0.9).warm_up(500).baseline(0.3);
         let name = "patience(1000 on loss, min delta 1%, smoothing 0.9, warm-up 500, baseline 0.3)";
         assert_eq!(patience.to_string(), name);
+    }
+
+    #[test]
+    fn percents_have_the_digits_of_the_part() {
+        let printed = [0.01, 0.07, 0.0, -0.0, 1.0, 0.5, 12.25, 0.0005, -0.123, 1e-7, 1e20].map(percent);
+        let expected =
+            ["1", "7", "0", "-0", "100", "50", "1225", "0.05", "-12.3", "0.00001", "10000000000000000000000"];
+        assert_eq!(printed, expected);
     }
 }

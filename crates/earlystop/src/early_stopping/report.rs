@@ -122,6 +122,13 @@ pub(super) fn clock(duration: Duration) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
+/// The same, with as many digits of a second as there are: 0:00:28.25.
+pub(super) fn exact_clock(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let whole = format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if nanos == 0 { whole } else { format!("{whole}.{}", format!("{nanos:09}").trim_end_matches('0')) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,13 @@
 //! Stopping rules as values that can be combined, compared, printed and saved.
 
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
-use super::report::clock;
-use super::{Metric, Observation, Patience, StopKind, number};
+use super::report::exact_clock;
+use super::{Metric, Observation, Patience, StopKind, number, parse};
 
 /// Decides when to stop and which evaluation is the best: a plain value that can be compared, printed and saved.
 ///
@@ -18,12 +18,28 @@ use super::{Metric, Observation, Patience, StopKind, number};
 /// Constructors accept any argument; [`check`](Self::check) refuses those without a meaning, and is called wherever a
 /// rule is used.
 ///
+/// # Text
+///
+/// A rule is parsed from the text that it prints, with every bit of its numbers. A [name](Self::named) is printed in place of its
+/// rule, so a text with names cannot be parsed. The alternate form, `{:#}`, has both the names and their rules.
+///
 /// ```
 /// use std::time::Duration;
 /// use earlystop::early_stopping::Rule;
 ///
 /// let rule = Rule::any_of([Rule::patience(1000), Rule::time(Duration::from_secs(600))]);
 /// assert_eq!(rule.to_string(), "patience(1000) or time(0:10:00)");
+/// assert_eq!("patience(1000) or time(0:10:00)".parse::<Rule>()?, rule);
+///
+/// let rule = rule.named("mine");
+/// assert_eq!(rule.to_string(), "mine");
+/// assert_eq!(format!("{rule:#}"), r#"named("mine", patience(1000) or time(0:10:00))"#);
+/// assert_eq!(format!("{rule:#}").parse::<Rule>()?, rule);
+///
+/// let error = "patience(1000, smooth 0.9)".parse::<Rule>().unwrap_err().to_string();
+/// let expected = "expected `min delta`, `smoothing`, `warm-up` or `baseline`, found `smooth`";
+/// assert_eq!(error, format!(r#"character 16 of the rule "patience(1000, smooth 0.9)": {expected}"#));
+/// # Ok::<(), earlystop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -310,6 +326,7 @@ impl From<Patience> for Rule {
     }
 }
 
+/// Prints names in place of their rules; in the alternate form, `{:#}`, names with their rules.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -319,32 +336,49 @@ impl fmt::Display for Rule {
             Self::ProgressQuotient { alpha, strip } => write!(f, "PQ({alpha}, strip {strip})"),
             Self::SuccessiveRises { strips, strip } => write!(f, "UP({strips}, strip {strip})"),
             Self::Iterations(budget) => write!(f, "iterations({budget})"),
-            Self::Time(budget) => write!(f, "time({})", clock(*budget)),
+            Self::Time(budget) => write!(f, "time({})", exact_clock(*budget)),
             Self::Target(score) => write!(f, "target({score})"),
             Self::Divergence(drop) => write!(f, "divergence({drop})"),
             Self::AnyOf(rules) if rules.is_empty() => write!(f, "never"),
-            Self::AllOf(rules) if rules.is_empty() => write!(f, "never"),
-            Self::AnyOf(rules) => join(f, rules, " or "),
-            Self::AllOf(rules) => join(f, rules, " and "),
+            Self::AnyOf(rules) => combine(f, rules, "any_of", "or"),
+            Self::AllOf(rules) => combine(f, rules, "all_of", "and"),
+            Self::Named { name, rule } if f.alternate() => write!(f, "named({}, {rule:#})", parse::quoted(name)),
+            // A name must not be taken for another rule.
+            Self::Named { name, .. } if name.parse::<Self>().is_ok() => write!(f, "{}", parse::quoted(name)),
             Self::Named { name, .. } => write!(f, "{name}"),
             Self::On { metric, rule } => {
-                let combines = matches!(&**rule, Self::AnyOf(rules) | Self::AllOf(rules) if rules.len() > 1);
-                let (open, close) = if combines { ("(", ")") } else { ("", "") };
-                write!(f, "{open}{rule}{close} on {}", metric.in_rules())
+                write_part(f, rule)?;
+                write!(f, " on {}", metric.in_rules())
             }
         }
     }
 }
 
-fn join(f: &mut fmt::Formatter<'_>, rules: &[Rule], word: &str) -> fmt::Result {
+fn combine(f: &mut fmt::Formatter<'_>, rules: &[Rule], function: &str, word: &str) -> fmt::Result {
+    // One rule, or none, is not the same as a combination of it.
+    if rules.len() < 2 {
+        write!(f, "{function}(")?;
+        rules.iter().try_for_each(|rule| rule.fmt(f))?;
+        return write!(f, ")");
+    }
     for (index, rule) in rules.iter().enumerate() {
-        let before = if index == 0 { "" } else { word };
-        match rule {
-            Rule::AnyOf(inner) | Rule::AllOf(inner) if inner.len() > 1 => write!(f, "{before}({rule})")?,
-            _ => write!(f, "{before}{rule}")?,
+        if index > 0 {
+            write!(f, " {word} ")?;
         }
+        write_part(f, rule)?;
     }
     Ok(())
+}
+
+/// Writes a rule that is a part of another, in parentheses where its words could be taken for those of the other.
+fn write_part(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
+    let combines = matches!(rule, Rule::AnyOf(rules) | Rule::AllOf(rules) if rules.len() > 1);
+    if !combines {
+        return rule.fmt(f);
+    }
+    write!(f, "(")?;
+    rule.fmt(f)?;
+    write!(f, ")")
 }
 
 #[cfg(test)]

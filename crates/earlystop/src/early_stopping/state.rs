@@ -147,10 +147,7 @@ impl RuleState {
     /// Says why to stop, if the rule wants to stop at all.
     pub(super) fn reason(&self, rule: &Rule, metric: &Metric) -> Option<StopReason> {
         let why = match (self, rule) {
-            (_, Rule::Named { name, rule }) => {
-                return Some(StopReason { rule: name.clone(), ..self.reason(rule, metric)? });
-            }
-            (_, Rule::On { rule: inner, .. }) => {
+            (_, Rule::Named { rule: inner, .. } | Rule::On { rule: inner, .. }) => {
                 return Some(StopReason { rule: rule.to_string(), ..self.reason(inner, metric)? });
             }
             (Self::AnyOf(states), Rule::AnyOf(rules)) => {
