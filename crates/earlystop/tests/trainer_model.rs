@@ -268,6 +268,19 @@ fn the_models_score_decides_and_is_printed() {
 }
 
 #[test]
+fn a_patience_in_epochs_counts_passes_over_the_data() {
+    // 50 examples in batches of 16; nothing but the first evaluation is an improvement.
+    let rule = |patience: Patience| builder().stop_when(patience.min_delta(1e9));
+    let trainer = trained(rule(Patience::epochs(5)), 100);
+    let epochs: Vec<_> = trainer.history().iter().map(|seen| (seen.iteration, seen.epochs)).collect();
+    assert_eq!(epochs, [(10, Some(3)), (20, Some(6)), (30, Some(9))]);
+    let reason = trainer.report().reason.unwrap().to_string();
+    assert!(reason.ends_with(": no improvement for 5 epochs since epoch 3"), "{reason}");
+    assert_eq!(trained(rule(Patience::evaluations(3)), 100).iteration(), 40);
+    verify_resume(|| rule(Patience::epochs(9)).build(), 33, 100).unwrap();
+}
+
+#[test]
 fn a_score_that_is_not_there_stops_the_run_with_those_that_are() {
     let rule = Patience::new(100).on(Metric::lower("validation_rsme"));
     let reason = trained(builder().stop_when(rule), 100).report().reason.unwrap();

@@ -162,7 +162,7 @@ impl EarlyStopping {
     /// # Errors
     ///
     /// If an accuracy is [out of range](Observation::check), the iteration is not greater than that of the evaluation
-    /// before it, the elapsed time is less than before, or the mistakes are on another number of images than before. The
+    /// before it, the elapsed time or the epochs are less than before, or the mistakes are on another number of images than before. The
     /// observation is then not recorded. NaN and infinity are not errors: they stop the run.
     pub fn record(&mut self, observation: Observation) -> Result<Verdict> {
         let improved = self.judge.take_in(&observation)?;

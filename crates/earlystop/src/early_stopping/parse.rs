@@ -163,7 +163,16 @@ impl<'a> Parser<'a> {
     }
 
     fn patience(&mut self) -> Result<Patience> {
-        let mut patience = Patience::new(self.number("a number of iterations")?);
+        let length = self.number("a number of iterations, evaluations or epochs")?;
+        let unit = self.word();
+        let (new, is_named): (fn(u64) -> Patience, _) = match unit {
+            "iteration" | "iterations" => (Patience::new, true),
+            "evaluation" | "evaluations" => (Patience::evaluations, true),
+            "epoch" | "epochs" => (Patience::epochs, true),
+            _ => (Patience::new, false),
+        };
+        let mut patience = new(length);
+        self.at += if is_named { unit.len() } else { 0 };
         if self.takes_word("on") {
             patience = patience.on(self.metric()?);
         }
@@ -380,10 +389,12 @@ mod tests {
     }
 
     fn patiences() -> impl Strategy<Value = Patience> {
+        let new = prop::sample::select(&[Patience::new, Patience::evaluations, Patience::epochs][..]);
         let options = (any::<bool>(), numbers(), numbers(), any::<u64>(), prop::option::of(numbers()));
-        (any::<u64>(), prop::option::of(metrics()), options).prop_map(
-            |(iterations, metric, (is_relative, delta, smoothing, warm_up, baseline))| {
-                let patience = Patience::new(iterations).smoothing(smoothing).warm_up(warm_up);
+        let length = prop_oneof![any::<u64>(), 0..3u64];
+        (new, length, prop::option::of(metrics()), options).prop_map(
+            |(new, length, metric, (is_relative, delta, smoothing, warm_up, baseline))| {
+                let patience = new(length).smoothing(smoothing).warm_up(warm_up);
                 let min_delta = if is_relative { MinDelta::Relative(delta) } else { MinDelta::Absolute(delta) };
                 Patience { metric, min_delta, baseline, ..patience }
             },
@@ -462,6 +473,7 @@ mod tests {
             "patience(1000)",
             "patience(1000 on loss, min delta 1%, smoothing 0.9, warm-up 500, baseline 0.3)",
             "patience(1000) on lower validation_rmse",
+            "patience(10 evaluations) or patience(1 epoch on loss)",
             "(GL(5) and UP(3, strip 5)) or PQ(0.5, strip 5) or noise-aware(1000, p < 0.05)",
             "(patience(1000) or target(2.5)) on lower validation_rmse",
             "iterations(500) or time(25:10:00)",
@@ -494,8 +506,8 @@ mod tests {
     fn an_error_says_where_and_what_was_expected() {
         let cases = [
             ("", "character 1", "the name of a rule, found the end"),
-            ("patience(", "character 10", "a number of iterations, found the end"),
-            ("patience(-1)", "character 10", "a number of iterations, found `-1`"),
+            ("patience(", "character 10", "a number of iterations, evaluations or epochs, found the end"),
+            ("patience(-1)", "character 10", "a number of iterations, evaluations or epochs, found `-1`"),
             ("ö(5) or GL(5)", "character 1", "a rule: known are patience, noise-aware, GL, PQ, UP, iterations,"),
             ("GL(5) or mine", "character 10", "a rule: known are patience,"),
             ("GL(5) or", "character 9", "the name of a rule, found the end"),

@@ -6,8 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
+use super::patience::Unit;
 use super::report::exact_clock;
 use super::{Metric, Observation, Patience, StopKind, number, parse};
+
+/// What is missing where a patience is in epochs, and what to do.
+const LACKS_EPOCHS: &str = "the number of completed epochs: set Observation::epochs, which histories of earlier versions do not \
+                            have, or use a patience in iterations or evaluations";
 
 /// Decides when to stop and which evaluation is the best: a plain value that can be compared, printed and saved.
 ///
@@ -252,7 +257,7 @@ impl Rule {
         }
     }
 
-    /// Returns the shortest patience among this rule and the rules it combines, in iterations.
+    /// Returns the shortest patience in iterations, among this rule and the rules it combines.
     ///
     /// A patience shorter than the interval between two evaluations runs out before the next evaluation can renew it.
     ///
@@ -265,7 +270,7 @@ impl Rule {
     /// ```
     pub fn shortest_patience(&self) -> Option<u64> {
         match self {
-            Self::Patience(patience) => Some(patience.iterations),
+            Self::Patience(Patience { unit: Unit::Iterations, length, .. }) => Some(*length),
             &Self::NoiseAware { patience, .. } => Some(patience),
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().filter_map(Self::shortest_patience).min(),
             Self::Named { rule, .. } | Self::On { rule, .. } => rule.shortest_patience(),
@@ -291,7 +296,10 @@ impl Rule {
             observation.score(name).is_none().then(|| format!("the {}; known are {}", in_words(name), known()))
         };
         match self {
-            Self::Patience(patience) => score(patience.watched(monitored).name()),
+            Self::Patience(patience) => {
+                let lacks_epochs = patience.unit == Unit::Epochs && observation.epochs.is_none();
+                score(patience.watched(monitored).name()).or_else(|| without(lacks_epochs, LACKS_EPOCHS))
+            }
             Self::NoiseAware { .. } => without(observation.mistakes.is_none(), "the mistakes"),
             Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => score(VALIDATION_LOSS),
             Self::ProgressQuotient { .. } => score(VALIDATION_LOSS).or_else(|| score(TRAIN_LOSS)),

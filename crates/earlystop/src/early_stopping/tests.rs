@@ -92,31 +92,35 @@ fn histories(odd: bool) -> impl Strategy<Value = Vec<Observation>> {
     let train_loss = (1..20u32).prop_map(|loss| Some(f64::from(loss) / 10.0));
     let train_loss = prop_oneof![90 => train_loss, odd => Just(None), odd => Just(Some(f64::NEG_INFINITY))];
     let has = || prop_oneof![90 => Just(true), odd => Just(false)];
-    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, train_loss, has(), has(), has());
+    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, train_loss, has(), has(), has(), has());
     prop::collection::vec(evaluation, 0..25).prop_map(|evaluations| {
         let mut iteration = 0;
-        let observe = |(pause, correct, validation_loss, train_loss, has_time, has_mistakes, weights_finite)| {
-            iteration += pause;
-            let correct: Vec<bool> = correct;
-            let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
-            let scores = [("validation_loss", validation_loss), ("train_loss", train_loss)];
-            let scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
-            Observation {
-                elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
-                mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
-                weights_finite,
-                ..scores.fold(Observation::new(iteration, accuracy), |seen, (name, score)| seen.with(name, score))
-            }
-        };
+        let observe =
+            |(pause, correct, validation_loss, train_loss, has_time, has_epochs, has_mistakes, weights_finite)| {
+                iteration += pause;
+                let correct: Vec<bool> = correct;
+                let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
+                let scores = [("validation_loss", validation_loss), ("train_loss", train_loss)];
+                let scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
+                Observation {
+                    elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
+                    epochs: if has_epochs { Some(iteration / 7) } else { None },
+                    mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
+                    weights_finite,
+                    ..scores.fold(Observation::new(iteration, accuracy), |seen, (name, score)| seen.with(name, score))
+                }
+            };
         evaluations.into_iter().map(observe).collect()
     })
 }
 
 fn patiences() -> impl Strategy<Value = Patience> {
     let numbers = (0..12u64, 0..12u64, 0..3u32, 0..3u32, 0..10u32);
-    (numbers, any::<[bool; 3]>()).prop_map(
-        |((iterations, warm_up, delta, smoothing, baseline), [on_loss, relative, has])| {
-            let patience = Patience::new(iterations).smoothing(f64::from(smoothing) / 3.0).warm_up(warm_up);
+    let new =
+        prop::sample::select(&[Patience::new, |n| Patience::evaluations(n + 1), |n| Patience::epochs(n / 3 + 1)][..]);
+    (new, numbers, any::<[bool; 3]>()).prop_map(
+        |(new, (length, warm_up, delta, smoothing, baseline), [on_loss, relative, has])| {
+            let patience = new(length).smoothing(f64::from(smoothing) / 3.0).warm_up(warm_up);
             let delta = f64::from(delta) / 10.0;
             let patience = if relative { patience.min_relative_delta(delta) } else { patience.min_delta(delta) };
             let patience = if on_loss { patience.on_loss() } else { patience };

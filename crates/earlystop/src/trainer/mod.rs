@@ -338,6 +338,7 @@ impl<M: Model> Trainer<M> {
                 correct = found;
             }
         }
+        observation.epochs = Some(self.batches.epochs(self.iteration));
         observation.mistakes = correct.filter(|_| self.records_mistakes).map(|correct| Mistakes::new(&correct));
         observation.weights_finite = are_finite(self.model.variables())?;
         Ok(observation)
