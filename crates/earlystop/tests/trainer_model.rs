@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use earlystop::checkpoint::Metadata;
 use earlystop::data::{Data, FromFn, Prefetch, TensorData, from_fn};
-use earlystop::early_stopping::{Metric, Patience, Rule, StopKind};
+use earlystop::early_stopping::{Decision, Metric, Observation, OwnRule, Patience, Rule, StopKind, replay};
 use earlystop::optimizer::{Order, Trainable};
 use earlystop::trainer::{BatchIter, Event, Model, Resume, Scores, TrainerBuilder, verify_resume};
 use earlystop::{Error, Loss, Optimizer, Result, Trainer};
@@ -278,6 +278,48 @@ fn a_patience_in_epochs_counts_passes_over_the_data() {
     assert!(reason.ends_with(": no improvement for 5 epochs since epoch 3"), "{reason}");
     assert_eq!(trained(rule(Patience::evaluations(3)), 100).iteration(), 40);
     verify_resume(|| rule(Patience::epochs(9)).build(), 33, 100).unwrap();
+}
+
+/// Stops when the monitored score is worse than the one before, so many times in a row.
+struct Worsening(u32);
+
+impl OwnRule for Worsening {
+    type State = (Option<f64>, u32);
+
+    fn name(&self) -> String {
+        format!("worsening({})", self.0)
+    }
+
+    fn observe(&self, state: &mut Self::State, seen: &Observation, metric: &Metric) -> Result<Decision> {
+        let score = metric.of(seen).ok_or_else(|| Error::other("no score"))?;
+        let (before, times) = *state;
+        let is_worse =
+            before.is_some_and(|before| if metric.lower_is_better() { score > before } else { score < before });
+        let times = if is_worse { times + 1 } else { 0 };
+        *state = (Some(score), times);
+        Ok(Decision { improved: !is_worse, stop: (times >= self.0).then(|| format!("worse {times} times")) })
+    }
+}
+
+#[test]
+fn an_own_rule_resumes_from_its_state() {
+    let rule = || Rule::any_of([Rule::own(Worsening(3)).named("mine"), Rule::iterations(900)]);
+    let straight = trained(builder().stop_when(rule()), 1000);
+    let reason = straight.report().reason.unwrap();
+    assert_eq!((reason.kind, &*reason.why), (StopKind::Own, "worse 3 times"));
+    let outcome = replay(straight.history(), [rule().on(Metric::lower("validation_rmse"))]).rows.remove(0);
+    assert_eq!(outcome.stopped_at, straight.iteration());
+    assert_eq!(outcome.kept.map(|kept| kept.iteration), straight.report().best.map(|best| best.iteration));
+    for break_at in [1, 10, 33, straight.iteration() - 10, straight.iteration() - 1] {
+        verify_resume(|| builder().stop_when(rule()).build(), break_at, 1000).unwrap();
+    }
+
+    // A rule of another name is another setting.
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |rule| builder().stop_when(rule).checkpoints(folder.path());
+    drop(trained(in_folder(rule()), 20));
+    assert!(matches!(resumed(in_folder(Rule::own(Worsening(4))), Resume::latest()), Err(Error::SettingsDiffer { .. })));
+    assert_eq!(resumed(in_folder(rule()), Resume::latest()).unwrap(), [""; 0]);
 }
 
 #[test]

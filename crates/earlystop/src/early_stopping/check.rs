@@ -78,6 +78,7 @@ impl Rule {
                 format!("{metric:?}"),
             )),
             Self::On { rule, .. } => rule.check_on(monitored),
+            Self::Own(own) => own.check(),
         }
     }
 }

@@ -106,13 +106,19 @@ impl Judge {
         }
         let score = self.metric.of(observation);
         let kept = Kept::new(index, observation, score.unwrap_or(f64::NAN));
-        if score.is_some() {
-            let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
-            let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
-            self.state.highest = self.state.highest.filter(|&highest| !is_higher(highest)).or(Some(kept));
+        let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
+        let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
+        let highest = self.state.highest.filter(|&highest| score.is_none() || !is_higher(highest)).unwrap_or(kept);
+        let mut rule = self.state.rule.clone();
+        let evaluation = Evaluation { observation, metric: &self.metric, kept, highest };
+        if let Err(error) = rule.step(&self.rule, &evaluation) {
+            let iteration = observation.iteration;
+            let why = format!("cannot judge iteration {iteration}: {error}");
+            self.state.trouble = Some(Trouble { iteration, kind: StopKind::CannotJudge, why });
+            return Ok(false);
         }
-        let highest = self.state.highest.unwrap_or(kept);
-        self.state.rule.step(&self.rule, &Evaluation { observation, metric: &self.metric, kept, highest });
+        self.state.rule = rule;
+        self.state.highest = self.state.highest.map(|_| highest).or(score.map(|_| kept));
         Ok(self.kept().is_some_and(|best| best.index == index))
     }
 

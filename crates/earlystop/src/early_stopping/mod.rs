@@ -3,6 +3,7 @@
 //! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] uses the tutorial's rule, [`EarlyStopping::with`] any other.
 //! - [`Rule`] decides when to stop and what counts as better: patience and its refinements, a significance test,
 //!   Prechelt's criteria, budgets, and combinations of rules.
+//! - [`OwnRule`] is for rules of your own, which are combined, replayed and resumed as the built-in ones are.
 //! - [`Metric`] names the score that a rule watches: the validation accuracy unless it says otherwise.
 //! - [`Observation`] is the result of an evaluation. The observations of a run are its history. A history is enough to
 //!   [resume](EarlyStopping::resume) a run with the same or another rule, or to [`replay`] it with any number of rules.
@@ -22,6 +23,7 @@ mod mistakes;
 mod noise;
 mod number;
 mod observation;
+mod own;
 mod parse;
 mod patience;
 mod prechelt;
@@ -43,6 +45,7 @@ pub use metric::Metric;
 pub use mistakes::Mistakes;
 pub use noise::mcnemar;
 pub use observation::Observation;
+pub use own::{Decision, OwnRule};
 pub use patience::Patience;
 pub use replay::{Comparison, Outcome, replay};
 pub use report::{StopKind, StopReason, StopReport};
@@ -54,7 +57,8 @@ pub use rule::Rule;
 /// at iteration 4,800, printed its last line at 5,800, where the difference is 1,000 and not yet more than the patience,
 /// and stopped at 5,801. Call [`should_stop`](Self::should_stop) after every iteration for the same behaviour.
 ///
-/// Serialize and deserialize it to continue after a break exactly as without one.
+/// Serialize and deserialize it to continue after a break exactly as without one. Of a [rule of your own](OwnRule) only the name is
+/// saved: continue with [`EarlyStopping::resume`].
 ///
 /// ```
 /// use earlystop::early_stopping::EarlyStopping;

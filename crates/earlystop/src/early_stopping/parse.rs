@@ -25,6 +25,9 @@ const KNOWN: [&str; 13] = [
     "named",
 ];
 
+/// What a rule of a program's own begins with, where it is not printed by its name alone.
+const OWN: &str = "own";
+
 /// How deep rules may be nested, so that no text can exhaust the stack.
 const MAX_DEPTH: usize = 100;
 
@@ -37,7 +40,7 @@ impl FromStr for Rule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let mut parser = Parser { text, at: 0, depth: 0, height: 0 };
+        let mut parser = Parser::new(text);
         let rule = parser.combination()?;
         if parser.rest().is_empty() { Ok(rule) } else { Err(parser.expected("`or`, `and`, `on` or the end")) }
     }
@@ -53,6 +56,14 @@ pub(super) fn ends_a_name(character: char) -> bool {
     character.is_whitespace() || character.is_control() || "(),\"".contains(character)
 }
 
+/// Says whether a text cannot be the name of a rule of a program's own.
+pub(super) fn begins_like_a_rule(text: &str) -> bool {
+    let mut parser = Parser::new(text);
+    let first = parser.word();
+    let begins_otherwise = first.is_empty() && parser.until(|character| "(\"".contains(character)).is_empty();
+    first == OWN || KNOWN.contains(&first) || begins_otherwise
+}
+
 struct Parser<'a> {
     text: &'a str,
     /// How many bytes are read.
@@ -64,6 +75,10 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, at: 0, depth: 0, height: 0 }
+    }
+
     /// Rules joined by one word.
     fn combination(&mut self) -> Result<Rule> {
         let mut rules = vec![self.part()?];
@@ -314,10 +329,15 @@ impl<'a> Parser<'a> {
         if self.word().is_empty() {
             return self.expected("the name of a rule");
         }
+        let known = format!("a rule: known are {}", KNOWN.join(", "));
+        if self.word() == OWN {
+            return self.refuse(known, "a rule of a program's own, which is not parsed".to_owned());
+        }
         let name = self.until(|character| character == ',');
-        let found =
-            format!("{name:?}; names given by Rule::named are parsed with their rules, as `{{:#}}` prints them");
-        self.refuse(format!("a rule: known are {}", KNOWN.join(", ")), found)
+        let found = format!(
+            "{name:?}; a rule of a program's own is not parsed, and a name given by Rule::named only with its rule, as `{{:#}}` prints it"
+        );
+        self.refuse(known, found)
     }
 
     fn refuse(&self, expected: impl Display, found: String) -> Error {
@@ -531,7 +551,10 @@ mod tests {
             assert!(error.starts_with(&format!("{position} of the rule {text:?}: expected {expected}")), "{error}");
         }
         let unknown = "mine(3)".parse::<Rule>().unwrap_err().to_string();
-        assert!(unknown.contains(r#"named, found "mine(3)"; names given by Rule::named"#), "{unknown}");
+        assert!(
+            unknown.contains(r#"named, found "mine(3)"; a rule of a program's own is not parsed, and a name given by"#),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -108,7 +108,9 @@ impl Rule {
                 }
                 judgement
             }
-            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
+            Self::On { .. } | Self::Own(_) => {
+                unreachable!("the histories of these tests are judged by accuracy and loss")
+            }
         }
     }
 
@@ -129,7 +131,9 @@ impl Rule {
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.reference_lacks(observation)),
             Self::Named { rule, .. } => rule.reference_lacks(observation),
             Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
-            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
+            Self::On { .. } | Self::Own(_) => {
+                unreachable!("the histories of these tests are judged by accuracy and loss")
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub enum StopKind {
     Target,
     /// The accuracy collapsed.
     Divergence,
+    /// A [rule of the program's own](super::OwnRule) has decided so.
+    Own,
     /// A loss, an accuracy or a weight is NaN or infinite. This stops every run at once, whatever its rule.
     NotFinite,
     /// The rule needs a value that the observation does not have, or an argument of the rule is out of range: an error

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
+use super::own::Own;
 use super::patience::Unit;
 use super::report::exact_clock;
-use super::{Metric, Observation, Patience, StopKind, number, parse};
+use super::{Metric, Observation, OwnRule, Patience, StopKind, number, parse};
 
 /// What is missing where a patience is in epochs, and what to do.
 const LACKS_EPOCHS: &str = "the number of completed epochs: set Observation::epochs, which histories of earlier versions do not \
@@ -26,7 +27,8 @@ const LACKS_EPOCHS: &str = "the number of completed epochs: set Observation::epo
 /// # Text
 ///
 /// A rule is parsed from the text that it prints, with every bit of its numbers. A [name](Self::named) is printed in place of its
-/// rule, so a text with names cannot be parsed. The alternate form, `{:#}`, has both the names and their rules.
+/// rule, so a text with names cannot be parsed. The alternate form, `{:#}`, has both the names and their rules. A rule of
+/// [your own](Self::own) cannot be parsed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -106,6 +108,8 @@ pub enum Rule {
         /// The rule that monitors it.
         rule: Box<Rule>,
     },
+    /// See [`Rule::own`].
+    Own(Own),
 }
 
 impl Rule {
@@ -211,6 +215,13 @@ impl Rule {
         Self::On { metric, rule: Box::new(self) }
     }
 
+    /// Uses a rule of your own: see [`OwnRule`].
+    ///
+    /// Two of them are equal if their names are. Only the name is saved in a checkpoint, and it is not [parsed](Self#text).
+    pub fn own(rule: impl OwnRule) -> Self {
+        Self::Own(Own::new(rule))
+    }
+
     /// Returns the score that decides which evaluation is the best, where a rule does not say it.
     ///
     /// That is the one that [`on`](Self::on) names. Without it, it is the validation accuracy if a part of the rule watches
@@ -247,7 +258,7 @@ impl Rule {
     fn watched(&self) -> Vec<Option<Metric>> {
         match self {
             Self::Patience(patience) => vec![patience.metric.clone()],
-            Self::NoiseAware { .. } | Self::Target(_) | Self::Divergence(_) => vec![None],
+            Self::NoiseAware { .. } | Self::Target(_) | Self::Divergence(_) | Self::Own(_) => vec![None],
             Self::GeneralizationLoss { .. } | Self::ProgressQuotient { .. } | Self::SuccessiveRises { .. } => {
                 vec![Some(Metric::validation_loss())]
             }
@@ -308,7 +319,7 @@ impl Rule {
             Self::Named { rule, .. } => rule.lacks(monitored, observation),
             Self::On { metric, rule } => score(metric.name()).or_else(|| rule.lacks(monitored, observation)),
             Self::Target(_) | Self::Divergence(_) => score(monitored.name()),
-            Self::Iterations(_) => None,
+            Self::Iterations(_) | Self::Own(_) => None,
         }
     }
 
@@ -322,6 +333,7 @@ impl Rule {
             Self::Iterations(_) | Self::Time(_) => Some(StopKind::Budget),
             Self::Target(_) => Some(StopKind::Target),
             Self::Divergence(_) => Some(StopKind::Divergence),
+            Self::Own(_) => Some(StopKind::Own),
             Self::AnyOf(_) | Self::AllOf(_) => None,
             Self::Named { rule, .. } | Self::On { rule, .. } => rule.kind(),
         }
@@ -350,6 +362,8 @@ impl fmt::Display for Rule {
             Self::AnyOf(rules) if rules.is_empty() => write!(f, "never"),
             Self::AnyOf(rules) => combine(f, rules, "any_of", "or"),
             Self::AllOf(rules) => combine(f, rules, "all_of", "and"),
+            Self::Own(own) if f.alternate() => write!(f, "own({})", parse::quoted(own.name())),
+            Self::Own(own) => write!(f, "{}", own.name()),
             Self::Named { name, rule } if f.alternate() => write!(f, "named({}, {rule:#})", parse::quoted(name)),
             // A name must not be taken for another rule.
             Self::Named { name, .. } if name.parse::<Self>().is_ok() => write!(f, "{}", parse::quoted(name)),
