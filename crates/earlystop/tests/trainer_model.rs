@@ -278,6 +278,16 @@ fn a_patience_in_epochs_counts_passes_over_the_data() {
     assert!(reason.ends_with(": no improvement for 5 epochs since epoch 3"), "{reason}");
     assert_eq!(trained(rule(Patience::evaluations(3)), 100).iteration(), 40);
     verify_resume(|| rule(Patience::epochs(9)).build(), 33, 100).unwrap();
+
+    // They continue where a run goes on with smaller batches, of which more make an epoch.
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |builder: TrainerBuilder<Regression>| builder.checkpoints(folder.path());
+    drop(trained(in_folder(builder()), 20));
+    let mut smaller = in_folder(builder().batch_size(8)).build().unwrap();
+    smaller.resume_from(Resume::latest().with_new_settings(), |_| ()).unwrap();
+    smaller.optimize_to(40, |_| ()).unwrap();
+    let epochs: Vec<_> = smaller.history().iter().filter_map(|seen| seen.epochs).collect();
+    assert_eq!(epochs, [3, 6, 7, 9]);
 }
 
 /// Stops when the monitored score is worse than the one before, so many times in a row.

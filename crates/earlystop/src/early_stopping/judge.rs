@@ -145,6 +145,12 @@ impl Judge {
         }
     }
 
+    /// Returns the iteration of the last evaluation, and the epochs recorded last.
+    pub(super) fn last_epochs(&self) -> Option<(u64, u64)> {
+        let last = self.state.last?;
+        Some((last.iteration, last.epochs?))
+    }
+
     pub(super) fn rule(&self) -> &Rule {
         &self.rule
     }

@@ -200,6 +200,11 @@ impl EarlyStopping {
         &self.history
     }
 
+    /// Returns the iteration of the last evaluation, and the number of epochs that was recorded last.
+    pub(crate) fn last_epochs(&self) -> Option<(u64, u64)> {
+        self.judge.last_epochs()
+    }
+
     /// Reports on a run that ended after this iteration and, if it was measured, this time.
     ///
     /// ```

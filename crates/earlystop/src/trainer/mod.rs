@@ -338,10 +338,19 @@ impl<M: Model> Trainer<M> {
                 correct = found;
             }
         }
-        observation.epochs = Some(self.batches.epochs(self.iteration));
+        observation.epochs = Some(self.epochs());
         observation.mistakes = correct.filter(|_| self.records_mistakes).map(|correct| Mistakes::new(&correct));
         observation.weights_finite = are_finite(self.model.variables())?;
         Ok(observation)
+    }
+
+    /// Returns the number of completed epochs. It continues where a run goes on with other batches or data.
+    fn epochs(&self) -> u64 {
+        let now = self.batches.epochs(self.iteration);
+        match self.stopping.last_epochs() {
+            Some((iteration, epochs)) => epochs.saturating_add(now.saturating_sub(self.batches.epochs(iteration))),
+            None => now,
+        }
     }
 
     /// Evaluates the model as it is now on a data set, such as a test set.
