@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use earlystop::checkpoint::Metadata;
 use earlystop::data::{Data, FromFn, Prefetch, TensorData, from_fn};
-use earlystop::early_stopping::{Decision, Metric, Observation, OwnRule, Patience, Rule, StopKind, replay};
+use earlystop::early_stopping::{Decision, Metric, Observation, OwnRule, Patience, Plateau, Rule, StopKind, replay};
 use earlystop::optimizer::{Order, Trainable};
 use earlystop::trainer::{BatchIter, Event, Model, Resume, Scores, TrainerBuilder, verify_resume};
 use earlystop::{Error, Loss, Optimizer, Result, Trainer};
@@ -393,6 +393,65 @@ fn what_determines_the_results_is_compared() {
     }
     let accepted = resumed(in_folder(with(Regression::new(0.5))), Resume::latest().with_new_settings()).unwrap();
     assert_eq!(accepted, ["dropout: 0.3 in the checkpoint, 0.5 now"]);
+}
+
+#[test]
+fn the_learning_rate_falls_on_plateaus_and_resumes_bit_for_bit() {
+    let plateau = || Plateau::new(1, 0.5).min_relative_delta(0.02).cooldown(1);
+    let with = |plateau| builder().reduce_on_plateau(plateau);
+    let mut reduced = Vec::new();
+    let mut straight = with(plateau()).build().unwrap();
+    straight
+        .optimize_to(300, |event| {
+            if let Event::LearningRateReduced { iteration, learning_rate } = event {
+                reduced.push((*iteration, *learning_rate));
+            }
+        })
+        .unwrap();
+    assert!(reduced.len() > 1, "{reduced:?}");
+    for (index, &(iteration, learning_rate)) in reduced.iter().enumerate() {
+        let seen = &straight.history()[..iteration as usize / 10];
+        let factor = plateau().on(Metric::lower("validation_rmse")).rate_factor(seen).unwrap();
+        assert_eq!((factor, learning_rate), (0.5f64.powi(index as i32 + 1), 1e-2 * factor));
+    }
+    assert_eq!(straight.learning_rate(), reduced[reduced.len() - 1].1);
+    // The steps are smaller indeed.
+    assert_ne!(bits(&straight), bits(&trained(builder(), 300)));
+
+    // Before, at and after a reduction, until its cooldown and between evaluations.
+    let (first, _) = reduced[0];
+    for break_at in [first - 1, first, first + 3, first + 10, first + 17] {
+        verify_resume(|| with(plateau()).build(), break_at, 300).unwrap();
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |builder: TrainerBuilder<Regression>| builder.checkpoints(folder.path());
+    drop(trained(in_folder(with(plateau())), first + 20));
+    for (other, expected) in [
+        (builder(), "reduce_on_plateau: {"),
+        (with(plateau().cooldown(2)), "reduce_on_plateau.cooldown: 1 in the checkpoint, 2 now"),
+    ] {
+        let Err(Error::SettingsDiffer { differences, .. }) = resumed(in_folder(other), Resume::latest()) else {
+            panic!("{expected}");
+        };
+        assert!(differences.len() == 1 && differences[0].starts_with(expected), "{differences:?}");
+    }
+    // Other settings take in the history from its start.
+    let new = || Plateau::new(0, 0.25).on(Metric::lower("validation_rmse"));
+    let mut trainer = in_folder(with(new())).build().unwrap();
+    trainer.resume_from(Resume::latest().with_new_settings(), |_| ()).unwrap();
+    assert_eq!(trainer.learning_rate(), 1e-2 * new().rate_factor(trainer.history()).unwrap());
+}
+
+#[test]
+fn a_plateau_of_a_score_that_is_not_there_says_which_there_are() {
+    let mut trainer = builder().reduce_on_plateau(Plateau::new(5, 0.1).on(Metric::lower("rsme"))).build().unwrap();
+    let error = trainer.optimize(20, |_| ()).unwrap_err().to_string();
+    let expected =
+        "score of the plateau at iteration 10: expected rsme, found only train_loss, train_rmse, validation_rmse";
+    assert_eq!(error, expected);
+    let error = builder().reduce_on_plateau(Plateau::new(5, 10.0)).build().unwrap_err().to_string();
+    assert_eq!(error, "plateau, factor: expected more than 0 and less than 1, found 10");
 }
 
 type Points = FromFn<Box<dyn Fn(&[usize], u64) -> Result<Batch> + Send>>;

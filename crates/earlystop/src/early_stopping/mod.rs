@@ -7,6 +7,7 @@
 //! - [`Metric`] names the score that a rule watches: the validation accuracy unless it says otherwise.
 //! - [`Observation`] is the result of an evaluation. The observations of a run are its history. A history is enough to
 //!   [resume](EarlyStopping::resume) a run with the same or another rule, or to [`replay`] it with any number of rules.
+//! - [`Plateau`] reduces the learning rate where a score no longer improves.
 //! - [`StopReport`] says why a run ended and what it cost.
 //!
 //! Each evaluation takes constant time and memory, whatever the length of the run; the noise-aware rule takes time and
@@ -26,6 +27,7 @@ mod observation;
 mod own;
 mod parse;
 mod patience;
+mod plateau;
 mod prechelt;
 #[cfg(test)]
 mod reference;
@@ -47,6 +49,8 @@ pub use noise::mcnemar;
 pub use observation::Observation;
 pub use own::{Decision, OwnRule};
 pub use patience::Patience;
+pub use plateau::Plateau;
+pub(crate) use plateau::Reductions;
 pub use replay::{Comparison, Outcome, replay};
 pub use report::{StopKind, StopReason, StopReport};
 pub use rule::Rule;
