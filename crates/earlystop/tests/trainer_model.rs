@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use earlystop::checkpoint::Metadata;
 use earlystop::data::{Data, FromFn, Prefetch, TensorData, from_fn};
-use earlystop::early_stopping::{Metric, Patience, Rule, StopKind};
+use earlystop::early_stopping::{Decision, Metric, Observation, OwnRule, Patience, Plateau, Rule, StopKind, replay};
 use earlystop::optimizer::{Order, Trainable};
 use earlystop::trainer::{BatchIter, Event, Model, Resume, Scores, TrainerBuilder, verify_resume};
 use earlystop::{Error, Loss, Optimizer, Result, Trainer};
@@ -269,6 +269,71 @@ fn the_models_score_decides_and_is_printed() {
 }
 
 #[test]
+fn a_patience_in_epochs_counts_passes_over_the_data() {
+    // 50 examples in batches of 16; nothing but the first evaluation is an improvement.
+    let rule = |patience: Patience| builder().stop_when(patience.min_delta(1e9));
+    let trainer = trained(rule(Patience::epochs(5)), 100);
+    let epochs: Vec<_> = trainer.history().iter().map(|seen| (seen.iteration, seen.epochs)).collect();
+    assert_eq!(epochs, [(10, Some(3)), (20, Some(6)), (30, Some(9))]);
+    let reason = trainer.report().reason.unwrap().to_string();
+    assert!(reason.ends_with(": no improvement for 5 epochs since epoch 3"), "{reason}");
+    assert_eq!(trained(rule(Patience::evaluations(3)), 100).iteration(), 40);
+    verify_resume(|| rule(Patience::epochs(9)).build(), 33, 100).unwrap();
+
+    // They continue where a run goes on with smaller batches, of which more make an epoch.
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |builder: TrainerBuilder<Regression>| builder.checkpoints(folder.path());
+    drop(trained(in_folder(builder()), 20));
+    let mut smaller = in_folder(builder().batch_size(8)).build().unwrap();
+    smaller.resume_from(Resume::latest().with_new_settings(), |_| ()).unwrap();
+    smaller.optimize_to(40, |_| ()).unwrap();
+    let epochs: Vec<_> = smaller.history().iter().filter_map(|seen| seen.epochs).collect();
+    assert_eq!(epochs, [3, 6, 7, 9]);
+}
+
+/// Stops when the monitored score is worse than the one before, so many times in a row.
+struct Worsening(u32);
+
+impl OwnRule for Worsening {
+    type State = (Option<f64>, u32);
+
+    fn name(&self) -> String {
+        format!("worsening({})", self.0)
+    }
+
+    fn observe(&self, state: &mut Self::State, seen: &Observation, metric: &Metric) -> Result<Decision> {
+        let score = metric.of(seen).ok_or_else(|| Error::other("no score"))?;
+        let (before, times) = *state;
+        let is_worse =
+            before.is_some_and(|before| if metric.lower_is_better() { score > before } else { score < before });
+        let times = if is_worse { times + 1 } else { 0 };
+        *state = (Some(score), times);
+        Ok(Decision { improved: !is_worse, stop: (times >= self.0).then(|| format!("worse {times} times")) })
+    }
+}
+
+#[test]
+fn an_own_rule_resumes_from_its_state() {
+    let rule = || Rule::any_of([Rule::own(Worsening(3)).named("mine"), Rule::iterations(900)]);
+    let straight = trained(builder().stop_when(rule()), 1000);
+    let reason = straight.report().reason.unwrap();
+    assert_eq!((reason.kind, &*reason.why), (StopKind::Own, "worse 3 times"));
+    let outcome = replay(straight.history(), [rule().on(Metric::lower("validation_rmse"))]).rows.remove(0);
+    assert_eq!(outcome.stopped_at, straight.iteration());
+    assert_eq!(outcome.kept.map(|kept| kept.iteration), straight.report().best.map(|best| best.iteration));
+    for break_at in [1, 10, 33, straight.iteration() - 10, straight.iteration() - 1] {
+        verify_resume(|| builder().stop_when(rule()).build(), break_at, 1000).unwrap();
+    }
+
+    // A rule of another name is another setting.
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |rule| builder().stop_when(rule).checkpoints(folder.path());
+    drop(trained(in_folder(rule()), 20));
+    assert!(matches!(resumed(in_folder(Rule::own(Worsening(4))), Resume::latest()), Err(Error::SettingsDiffer { .. })));
+    assert_eq!(resumed(in_folder(rule()), Resume::latest()).unwrap(), [""; 0]);
+}
+
+#[test]
 fn a_score_that_is_not_there_stops_the_run_with_those_that_are() {
     let rule = Patience::new(100).on(Metric::lower("validation_rsme"));
     let reason = trained(builder().stop_when(rule), 100).report().reason.unwrap();
@@ -329,6 +394,65 @@ fn what_determines_the_results_is_compared() {
     }
     let accepted = resumed(in_folder(with(Regression::new(0.5))), Resume::latest().with_new_settings()).unwrap();
     assert_eq!(accepted, ["dropout: 0.3 in the checkpoint, 0.5 now"]);
+}
+
+#[test]
+fn the_learning_rate_falls_on_plateaus_and_resumes_bit_for_bit() {
+    let plateau = || Plateau::new(1, 0.5).min_relative_delta(0.02).cooldown(1);
+    let with = |plateau| builder().reduce_on_plateau(plateau);
+    let mut reduced = Vec::new();
+    let mut straight = with(plateau()).build().unwrap();
+    straight
+        .optimize_to(300, |event| {
+            if let Event::LearningRateReduced { iteration, learning_rate } = event {
+                reduced.push((*iteration, *learning_rate));
+            }
+        })
+        .unwrap();
+    assert!(reduced.len() > 1, "{reduced:?}");
+    for (index, &(iteration, learning_rate)) in reduced.iter().enumerate() {
+        let seen = &straight.history()[..iteration as usize / 10];
+        let factor = plateau().on(Metric::lower("validation_rmse")).rate_factor(seen).unwrap();
+        assert_eq!((factor, learning_rate), (0.5f64.powi(index as i32 + 1), 1e-2 * factor));
+    }
+    assert_eq!(straight.learning_rate(), reduced[reduced.len() - 1].1);
+    // The steps are smaller indeed.
+    assert_ne!(bits(&straight), bits(&trained(builder(), 300)));
+
+    // Before, at and after a reduction, until its cooldown and between evaluations.
+    let (first, _) = reduced[0];
+    for break_at in [first - 1, first, first + 3, first + 10, first + 17] {
+        verify_resume(|| with(plateau()).build(), break_at, 300).unwrap();
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |builder: TrainerBuilder<Regression>| builder.checkpoints(folder.path());
+    drop(trained(in_folder(with(plateau())), first + 20));
+    for (other, expected) in [
+        (builder(), "reduce_on_plateau: {"),
+        (with(plateau().cooldown(2)), "reduce_on_plateau.cooldown: 1 in the checkpoint, 2 now"),
+    ] {
+        let Err(Error::SettingsDiffer { differences, .. }) = resumed(in_folder(other), Resume::latest()) else {
+            panic!("{expected}");
+        };
+        assert!(differences.len() == 1 && differences[0].starts_with(expected), "{differences:?}");
+    }
+    // Other settings take in the history from its start.
+    let new = || Plateau::new(0, 0.25).on(Metric::lower("validation_rmse"));
+    let mut trainer = in_folder(with(new())).build().unwrap();
+    trainer.resume_from(Resume::latest().with_new_settings(), |_| ()).unwrap();
+    assert_eq!(trainer.learning_rate(), 1e-2 * new().rate_factor(trainer.history()).unwrap());
+}
+
+#[test]
+fn a_plateau_of_a_score_that_is_not_there_says_which_there_are() {
+    let mut trainer = builder().reduce_on_plateau(Plateau::new(5, 0.1).on(Metric::lower("rsme"))).build().unwrap();
+    let error = trainer.optimize(20, |_| ()).unwrap_err().to_string();
+    let expected =
+        "score of the plateau at iteration 10: expected rsme, found only train_loss, train_rmse, validation_rmse";
+    assert_eq!(error, expected);
+    let error = builder().reduce_on_plateau(Plateau::new(5, 10.0)).build().unwrap_err().to_string();
+    assert_eq!(error, "plateau, factor: expected more than 0 and less than 1, found 10");
 }
 
 type Points = FromFn<Box<dyn Fn(&[usize], u64) -> Result<Batch> + Send>>;

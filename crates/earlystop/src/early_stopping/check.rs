@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds as _};
 
 use super::observation::RESERVED;
-use super::patience::MinDelta;
+use super::patience::{MinDelta, Unit};
 use super::{Metric, Observation, Patience, Rule, metric};
 use crate::error::{Error, Result};
 
@@ -37,7 +37,12 @@ impl Rule {
             false => Err(Error::argument(format!("{argument} of {self}"), format!("at least {least} {unit}"), value)),
         };
         match self {
-            Self::Patience(patience) => patience.check(monitored),
+            Self::Patience(patience) => {
+                if patience.unit != Unit::Iterations {
+                    at_least("length", patience.length, 1, patience.unit.name())?;
+                }
+                patience.check(monitored)
+            }
             Self::NoiseAware { significance, .. } => check("significance", *significance, Range::above(0.0).below(1.0)),
             Self::GeneralizationLoss { alpha } => check("alpha", *alpha, Range::at_least(0.0)),
             Self::ProgressQuotient { alpha, strip } => {
@@ -73,6 +78,7 @@ impl Rule {
                 format!("{metric:?}"),
             )),
             Self::On { rule, .. } => rule.check_on(monitored),
+            Self::Own(own) => own.check(),
         }
     }
 }
@@ -250,6 +256,8 @@ mod tests {
             assert_refused(Rule::target(wrong), "accuracy");
         }
         assert_refused(Rule::NoiseAware { patience: 5, significance: 0.0 }, "significance");
+        assert_refused(Patience::evaluations(0), "length");
+        assert_refused(Patience::epochs(0), "length");
         assert_refused(Rule::progress_quotient(0.5, 0), "strip");
         assert_refused(Rule::progress_quotient(0.5, 1), "strip");
         assert_refused(Rule::successive_rises(0, 5), "number of strips");
@@ -266,6 +274,8 @@ mod tests {
             Patience::new(u64::MAX).smoothing(0.0).min_delta(0.0).baseline(0.0).warm_up(u64::MAX).into(),
             Patience::new(5).on_loss().baseline(-3.0).min_delta(7.0).smoothing(0.999).into(),
             Patience::new(5).min_relative_delta(0.0).into(),
+            Patience::evaluations(1).warm_up(u64::MAX).into(),
+            Patience::epochs(u64::MAX).into(),
             Rule::NoiseAware { patience: 0, significance: 1e-9 },
             Rule::generalization_loss(0.0),
             Rule::progress_quotient(0.0, 2),
@@ -287,6 +297,7 @@ mod tests {
         for rule in [Rule::patience(1000), Rule::noise_aware(1000), Rule::never()] {
             let first = Observation {
                 elapsed: Some(Duration::from_secs(60)),
+                epochs: Some(7),
                 mistakes: Some(Mistakes::new([true, false])),
                 ..accuracy(100)
             };
@@ -331,6 +342,8 @@ mod tests {
         }
         let earlier = Observation { elapsed: Some(Duration::from_secs(59)), ..accuracy(200) };
         assert_not_recorded(&earlier, "elapsed time at iteration 200: expected at least 60s, as before, found 59s");
+        let earlier = Observation { epochs: Some(6), ..accuracy(200) };
+        assert_not_recorded(&earlier, "epochs at iteration 200: expected at least 7, as before, found 6");
         let others = Observation { mistakes: Some(Mistakes::new([true; 3])), ..accuracy(200) };
         assert_not_recorded(&others, "mistakes at iteration 200: expected 2 images, as before, found 3 images");
     }

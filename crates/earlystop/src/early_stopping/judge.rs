@@ -34,6 +34,9 @@ struct Last {
     iteration: u64,
     /// The last elapsed time that was recorded.
     elapsed: Option<Duration>,
+    /// The last number of epochs that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epochs: Option<u64>,
     /// The number of images of the last mistakes that were recorded.
     images: Option<usize>,
 }
@@ -103,13 +106,19 @@ impl Judge {
         }
         let score = self.metric.of(observation);
         let kept = Kept::new(index, observation, score.unwrap_or(f64::NAN));
-        if score.is_some() {
-            let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
-            let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
-            self.state.highest = self.state.highest.filter(|&highest| !is_higher(highest)).or(Some(kept));
+        let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
+        let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
+        let highest = self.state.highest.filter(|&highest| score.is_none() || !is_higher(highest)).unwrap_or(kept);
+        let mut rule = self.state.rule.clone();
+        let evaluation = Evaluation { observation, metric: &self.metric, kept, highest };
+        if let Err(error) = rule.step(&self.rule, &evaluation) {
+            let iteration = observation.iteration;
+            let why = format!("cannot judge iteration {iteration}: {error}");
+            self.state.trouble = Some(Trouble { iteration, kind: StopKind::CannotJudge, why });
+            return Ok(false);
         }
-        let highest = self.state.highest.unwrap_or(kept);
-        self.state.rule.step(&self.rule, &Evaluation { observation, metric: &self.metric, kept, highest });
+        self.state.rule = rule;
+        self.state.highest = self.state.highest.map(|_| highest).or(score.map(|_| kept));
         Ok(self.kept().is_some_and(|best| best.index == index))
     }
 
@@ -134,6 +143,12 @@ impl Judge {
             }
             None => self.state.rule.reason(&self.rule, &self.metric),
         }
+    }
+
+    /// Returns the iteration of the last evaluation, and the epochs recorded last.
+    pub(super) fn last_epochs(&self) -> Option<(u64, u64)> {
+        let last = self.state.last?;
+        Some((last.iteration, last.epochs?))
     }
 
     pub(super) fn rule(&self) -> &Rule {
@@ -161,29 +176,33 @@ impl Judge {
 impl Last {
     /// Refuses an observation that cannot follow the last one.
     fn after(last: Option<Self>, observation: &Observation) -> Result<Self> {
-        let Some(last) = last else {
-            let images = observation.mistakes.as_ref().map(|mistakes| mistakes.images());
-            return Ok(Self { iteration: observation.iteration, elapsed: observation.elapsed, images });
-        };
-        let iteration = observation.iteration;
+        let images = observation.mistakes.as_ref().map(|mistakes| mistakes.images());
+        let &Observation { iteration, elapsed, epochs, .. } = observation;
+        let Some(last) = last else { return Ok(Self { iteration, elapsed, epochs, images }) };
         if iteration <= last.iteration {
             let expected = format!("more than {}, the iteration of the evaluation before it", last.iteration);
             return Err(Error::argument("iteration of an evaluation", expected, iteration));
         }
-        if let (Some(before), Some(now)) = (last.elapsed, observation.elapsed)
+        if let (Some(before), Some(now)) = (last.elapsed, elapsed)
             && now < before
         {
             let what = format!("elapsed time at iteration {iteration}");
             return Err(Error::argument(what, format!("at least {before:?}, as before"), format!("{now:?}")));
         }
-        let images = observation.mistakes.as_ref().map(|mistakes| mistakes.images());
+        if let (Some(before), Some(now)) = (last.epochs, epochs)
+            && now < before
+        {
+            let what = format!("epochs at iteration {iteration}");
+            return Err(Error::argument(what, format!("at least {before}, as before"), now));
+        }
         if let (Some(before), Some(now)) = (last.images, images)
             && now != before
         {
             let what = format!("mistakes at iteration {iteration}");
             return Err(Error::argument(what, format!("{before} images, as before"), format!("{now} images")));
         }
-        Ok(Self { iteration, elapsed: observation.elapsed.or(last.elapsed), images: images.or(last.images) })
+        let (elapsed, epochs, images) = (elapsed.or(last.elapsed), epochs.or(last.epochs), images.or(last.images));
+        Ok(Self { iteration, elapsed, epochs, images })
     }
 }
 

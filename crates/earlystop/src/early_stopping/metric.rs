@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Observation;
+use super::{Observation, parse};
 
 /// The fraction of the validation set that is classified correctly.
 pub(crate) const VALIDATION_ACCURACY: &str = "validation_accuracy";
@@ -88,7 +88,10 @@ impl Metric {
 
     /// Formats it as the names of rules have it: `lower validation_rmse`.
     pub(super) fn in_rules(&self) -> String {
-        format!("{} {}", if self.lower_is_better { "lower" } else { "higher" }, self.name)
+        let direction = if self.lower_is_better { "lower" } else { "higher" };
+        let is_plain = !self.name.is_empty() && !self.name.contains(parse::ends_a_name);
+        let name = if is_plain { self.name.clone() } else { parse::quoted(&self.name) };
+        format!("{direction} {name}")
     }
 
     /// Turns a value so that higher is better.

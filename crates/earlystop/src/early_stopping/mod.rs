@@ -3,9 +3,11 @@
 //! - [`EarlyStopping`] watches a run. [`EarlyStopping::new`] uses the tutorial's rule, [`EarlyStopping::with`] any other.
 //! - [`Rule`] decides when to stop and what counts as better: patience and its refinements, a significance test,
 //!   Prechelt's criteria, budgets, and combinations of rules.
+//! - [`OwnRule`] is for rules of your own, which are combined, replayed and resumed as the built-in ones are.
 //! - [`Metric`] names the score that a rule watches: the validation accuracy unless it says otherwise.
 //! - [`Observation`] is the result of an evaluation. The observations of a run are its history. A history is enough to
 //!   [resume](EarlyStopping::resume) a run with the same or another rule, or to [`replay`] it with any number of rules.
+//! - [`Plateau`] reduces the learning rate where a score no longer improves.
 //! - [`StopReport`] says why a run ended and what it cost.
 //!
 //! Each evaluation takes constant time and memory, whatever the length of the run; the noise-aware rule takes time and
@@ -22,7 +24,10 @@ mod mistakes;
 mod noise;
 mod number;
 mod observation;
+mod own;
+mod parse;
 mod patience;
+mod plateau;
 mod prechelt;
 #[cfg(test)]
 mod reference;
@@ -42,7 +47,10 @@ pub use metric::Metric;
 pub use mistakes::Mistakes;
 pub use noise::mcnemar;
 pub use observation::Observation;
+pub use own::{Decision, OwnRule};
 pub use patience::Patience;
+pub use plateau::Plateau;
+pub(crate) use plateau::Reductions;
 pub use replay::{Comparison, Outcome, replay};
 pub use report::{StopKind, StopReason, StopReport};
 pub use rule::Rule;
@@ -53,7 +61,8 @@ pub use rule::Rule;
 /// at iteration 4,800, printed its last line at 5,800, where the difference is 1,000 and not yet more than the patience,
 /// and stopped at 5,801. Call [`should_stop`](Self::should_stop) after every iteration for the same behaviour.
 ///
-/// Serialize and deserialize it to continue after a break exactly as without one.
+/// Serialize and deserialize it to continue after a break exactly as without one. Of a [rule of your own](OwnRule) only the name is
+/// saved: continue with [`EarlyStopping::resume`].
 ///
 /// ```
 /// use earlystop::early_stopping::EarlyStopping;
@@ -161,7 +170,7 @@ impl EarlyStopping {
     /// # Errors
     ///
     /// If an accuracy is [out of range](Observation::check), the iteration is not greater than that of the evaluation
-    /// before it, the elapsed time is less than before, or the mistakes are on another number of images than before. The
+    /// before it, the elapsed time or the epochs are less than before, or the mistakes are on another number of images than before. The
     /// observation is then not recorded. NaN and infinity are not errors: they stop the run.
     pub fn record(&mut self, observation: Observation) -> Result<Verdict> {
         let improved = self.judge.take_in(&observation)?;
@@ -193,6 +202,11 @@ impl EarlyStopping {
     /// Returns all recorded evaluations, in order.
     pub fn history(&self) -> &[Observation] {
         &self.history
+    }
+
+    /// Returns the iteration of the last evaluation, and the number of epochs that was recorded last.
+    pub(crate) fn last_epochs(&self) -> Option<(u64, u64)> {
+        self.judge.last_epochs()
     }
 
     /// Reports on a run that ended after this iteration and, if it was measured, this time.

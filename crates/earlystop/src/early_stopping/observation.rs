@@ -33,6 +33,10 @@ pub struct Observation {
     /// The time spent on the run so far, including the time before a resume.
     #[serde(default)]
     pub elapsed: Option<Duration>,
+    /// The number of completed passes over the training data, for a patience in [epochs](super::Patience::epochs). A
+    /// [`Trainer`](crate::Trainer) records it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
     /// The validation images that are classified wrongly.
     #[serde(default)]
     pub mistakes: Option<Mistakes>,
@@ -41,7 +45,7 @@ pub struct Observation {
 }
 
 /// The names of an observation's other fields, which no score may have.
-pub(super) const RESERVED: [&str; 4] = ["iteration", "elapsed", "mistakes", "weights_finite"];
+pub(super) const RESERVED: [&str; 5] = ["iteration", "elapsed", "epochs", "mistakes", "weights_finite"];
 
 impl Observation {
     /// Creates an observation with a validation accuracy, 0.0 to 1.0. Nothing else is set; the weights count as finite.
@@ -52,7 +56,7 @@ impl Observation {
     /// Creates an observation with any scores. Nothing else is set; the weights count as finite.
     pub fn of<N: Into<String>>(iteration: u64, scores: impl IntoIterator<Item = (N, f64)>) -> Self {
         let scores = scores.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Self { iteration, scores, elapsed: None, mistakes: None, weights_finite: true }
+        Self { iteration, scores, elapsed: None, epochs: None, mistakes: None, weights_finite: true }
     }
 
     /// Adds a score, or replaces it.
@@ -112,9 +116,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_keeps_every_bit(accuracy in any::<f64>(), rmse in any::<Option<f64>>(), nanos in any::<Option<u64>>()) {
+        fn json_keeps_every_bit(accuracy in any::<f64>(), rmse in any::<Option<f64>>(), nanos in any::<Option<u64>>(), epochs in any::<Option<u64>>()) {
             let observation = Observation {
                 elapsed: nanos.map(Duration::from_nanos),
+                epochs,
                 mistakes: Some(Mistakes::new([true, false])),
                 ..Observation::new(7, accuracy)
             };
@@ -127,7 +132,8 @@ mod tests {
                 seen.scores.iter().map(|(name, &score)| (name.clone(), bits(score))).collect::<Vec<_>>()
             };
             prop_assert_eq!(all(&back), all(&observation));
-            prop_assert_eq!((back.elapsed, back.mistakes), (observation.elapsed, observation.mistakes));
+            prop_assert_eq!((back.elapsed, back.epochs), (observation.elapsed, observation.epochs));
+            prop_assert_eq!(back.mistakes, observation.mistakes);
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use super::patience::Unit;
 use super::report::clock;
 use super::{Metric, Observation, Patience, Rule, StopKind, StopReason, mcnemar};
 
@@ -107,7 +108,9 @@ impl Rule {
                 }
                 judgement
             }
-            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
+            Self::On { .. } | Self::Own(_) => {
+                unreachable!("the histories of these tests are judged by accuracy and loss")
+            }
         }
     }
 
@@ -128,7 +131,9 @@ impl Rule {
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().find_map(|rule| rule.reference_lacks(observation)),
             Self::Named { rule, .. } => rule.reference_lacks(observation),
             Self::Iterations(_) | Self::Target(_) | Self::Divergence(_) => None,
-            Self::On { .. } => unreachable!("the histories of these tests are judged by accuracy and loss"),
+            Self::On { .. } | Self::Own(_) => {
+                unreachable!("the histories of these tests are judged by accuracy and loss")
+            }
         }
     }
 
@@ -159,8 +164,15 @@ fn chosen(rules: &[Rule], judgements: &[Judgement], history: &[Observation]) -> 
 
 impl Patience {
     fn reference_lacks(&self, observation: &Observation) -> Option<String> {
-        let is_missing = self.is_on_loss() && loss_of(observation).is_none();
-        is_missing.then(|| format!("the validation loss{}", known(observation)))
+        if self.is_on_loss() && loss_of(observation).is_none() {
+            return Some(format!("the validation loss{}", known(observation)));
+        }
+        let lacks_epochs = self.unit == Unit::Epochs && observation.epochs.is_none();
+        lacks_epochs.then(|| {
+            "the number of completed epochs: set Observation::epochs, which histories of earlier versions do not have, \
+             or use a patience in iterations or evaluations"
+                .to_owned()
+        })
     }
 
     fn is_on_loss(&self) -> bool {
@@ -175,13 +187,19 @@ impl Patience {
         let mut average = Average::new(self.smoothing);
         let score = |seen| if self.is_on_loss() { loss_of(seen).unwrap_or(f64::INFINITY) } else { accuracy_of(seen) };
         let mut best: Option<(usize, f64)> = None;
+        let place = |index: usize| match self.unit {
+            Unit::Iterations => history[index].iteration,
+            Unit::Evaluations => index as u64 + 1,
+            Unit::Epochs => history[index].epochs.unwrap_or(0),
+        };
         let mut since = self.warm_up;
+        let mut renewed = 0;
         for (index, observation) in history.iter().enumerate() {
             let score = average.next(self.upwards(score(observation)));
             if best.is_none_or(|(_, best)| score > best + self.margin(best)) {
                 best = Some((index, score));
                 if self.baseline.is_none_or(|baseline| score > self.upwards(baseline)) {
-                    since = since.max(observation.iteration);
+                    (since, renewed) = (since.max(place(index)), index);
                 }
             }
         }
@@ -189,8 +207,19 @@ impl Patience {
         if history.is_empty() {
             return judgement;
         }
-        let why = format!("no improvement for more than {} iterations since iteration {since}", self.iterations);
-        judgement.stopping_after(since.saturating_add(self.iterations), StopKind::NoImprovement, self, why)
+        let (length, s) = (self.length, if self.length == 1 { "" } else { "s" });
+        let why = match self.unit {
+            Unit::Iterations => {
+                let why = format!("no improvement for more than {length} iterations since iteration {since}");
+                return judgement.stopping_after(since.saturating_add(length), StopKind::NoImprovement, self, why);
+            }
+            Unit::Evaluations => format!("no improvement for {length} evaluation{s} since evaluation {since}"),
+            Unit::Epochs => format!("no improvement for {length} epoch{s} since epoch {since}"),
+        };
+        match (renewed..history.len()).find(|&index| place(index) >= since.saturating_add(length)) {
+            Some(index) => judgement.stopping_at(history[index].iteration, StopKind::NoImprovement, self, why),
+            None => judgement,
+        }
     }
 }
 

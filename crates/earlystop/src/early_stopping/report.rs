@@ -34,6 +34,8 @@ pub enum StopKind {
     Target,
     /// The accuracy collapsed.
     Divergence,
+    /// A [rule of the program's own](super::OwnRule) has decided so.
+    Own,
     /// A loss, an accuracy or a weight is NaN or infinite. This stops every run at once, whatever its rule.
     NotFinite,
     /// The rule needs a value that the observation does not have, or an argument of the rule is out of range: an error
@@ -120,6 +122,13 @@ impl fmt::Display for StopReport {
 pub(super) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// The same, with as many digits of a second as there are: 0:00:28.25.
+pub(super) fn exact_clock(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let whole = format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if nanos == 0 { whole } else { format!("{whole}.{}", format!("{nanos:09}").trim_end_matches('0')) }
 }
 
 #[cfg(test)]

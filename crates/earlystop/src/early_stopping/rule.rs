@@ -1,13 +1,19 @@
 //! Stopping rules as values that can be combined, compared, printed and saved.
 
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
-use super::report::clock;
-use super::{Metric, Observation, Patience, StopKind, number};
+use super::own::Own;
+use super::patience::Unit;
+use super::report::exact_clock;
+use super::{Metric, Observation, OwnRule, Patience, StopKind, number, parse};
+
+/// What is missing where a patience is in epochs, and what to do.
+const LACKS_EPOCHS: &str = "the number of completed epochs: set Observation::epochs, which histories of earlier versions do not \
+                            have, or use a patience in iterations or evaluations";
 
 /// Decides when to stop and which evaluation is the best: a plain value that can be compared, printed and saved.
 ///
@@ -18,12 +24,29 @@ use super::{Metric, Observation, Patience, StopKind, number};
 /// Constructors accept any argument; [`check`](Self::check) refuses those without a meaning, and is called wherever a
 /// rule is used.
 ///
+/// # Text
+///
+/// A rule is parsed from the text that it prints, with every bit of its numbers. A [name](Self::named) is printed in place of its
+/// rule, so a text with names cannot be parsed. The alternate form, `{:#}`, has both the names and their rules. A rule of
+/// [your own](Self::own) cannot be parsed.
+///
 /// ```
 /// use std::time::Duration;
 /// use earlystop::early_stopping::Rule;
 ///
 /// let rule = Rule::any_of([Rule::patience(1000), Rule::time(Duration::from_secs(600))]);
 /// assert_eq!(rule.to_string(), "patience(1000) or time(0:10:00)");
+/// assert_eq!("patience(1000) or time(0:10:00)".parse::<Rule>()?, rule);
+///
+/// let rule = rule.named("mine");
+/// assert_eq!(rule.to_string(), "mine");
+/// assert_eq!(format!("{rule:#}"), r#"named("mine", patience(1000) or time(0:10:00))"#);
+/// assert_eq!(format!("{rule:#}").parse::<Rule>()?, rule);
+///
+/// let error = "patience(1000, smooth 0.9)".parse::<Rule>().unwrap_err().to_string();
+/// let expected = "expected `min delta`, `smoothing`, `warm-up` or `baseline`, found `smooth`";
+/// assert_eq!(error, format!(r#"character 16 of the rule "patience(1000, smooth 0.9)": {expected}"#));
+/// # Ok::<(), earlystop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -85,6 +108,8 @@ pub enum Rule {
         /// The rule that monitors it.
         rule: Box<Rule>,
     },
+    /// See [`Rule::own`].
+    Own(Own),
 }
 
 impl Rule {
@@ -190,6 +215,13 @@ impl Rule {
         Self::On { metric, rule: Box::new(self) }
     }
 
+    /// Uses a rule of your own: see [`OwnRule`].
+    ///
+    /// Two of them are equal if their names are. Only the name is saved in a checkpoint, and it is not [parsed](Self#text).
+    pub fn own(rule: impl OwnRule) -> Self {
+        Self::Own(Own::new(rule))
+    }
+
     /// Returns the score that decides which evaluation is the best, where a rule does not say it.
     ///
     /// That is the one that [`on`](Self::on) names. Without it, it is the validation accuracy if a part of the rule watches
@@ -226,7 +258,7 @@ impl Rule {
     fn watched(&self) -> Vec<Option<Metric>> {
         match self {
             Self::Patience(patience) => vec![patience.metric.clone()],
-            Self::NoiseAware { .. } | Self::Target(_) | Self::Divergence(_) => vec![None],
+            Self::NoiseAware { .. } | Self::Target(_) | Self::Divergence(_) | Self::Own(_) => vec![None],
             Self::GeneralizationLoss { .. } | Self::ProgressQuotient { .. } | Self::SuccessiveRises { .. } => {
                 vec![Some(Metric::validation_loss())]
             }
@@ -236,7 +268,7 @@ impl Rule {
         }
     }
 
-    /// Returns the shortest patience among this rule and the rules it combines, in iterations.
+    /// Returns the shortest patience in iterations, among this rule and the rules it combines.
     ///
     /// A patience shorter than the interval between two evaluations runs out before the next evaluation can renew it.
     ///
@@ -249,7 +281,7 @@ impl Rule {
     /// ```
     pub fn shortest_patience(&self) -> Option<u64> {
         match self {
-            Self::Patience(patience) => Some(patience.iterations),
+            Self::Patience(Patience { unit: Unit::Iterations, length, .. }) => Some(*length),
             &Self::NoiseAware { patience, .. } => Some(patience),
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().filter_map(Self::shortest_patience).min(),
             Self::Named { rule, .. } | Self::On { rule, .. } => rule.shortest_patience(),
@@ -275,7 +307,10 @@ impl Rule {
             observation.score(name).is_none().then(|| format!("the {}; known are {}", in_words(name), known()))
         };
         match self {
-            Self::Patience(patience) => score(patience.watched(monitored).name()),
+            Self::Patience(patience) => {
+                let lacks_epochs = patience.unit == Unit::Epochs && observation.epochs.is_none();
+                score(patience.watched(monitored).name()).or_else(|| without(lacks_epochs, LACKS_EPOCHS))
+            }
             Self::NoiseAware { .. } => without(observation.mistakes.is_none(), "the mistakes"),
             Self::GeneralizationLoss { .. } | Self::SuccessiveRises { .. } => score(VALIDATION_LOSS),
             Self::ProgressQuotient { .. } => score(VALIDATION_LOSS).or_else(|| score(TRAIN_LOSS)),
@@ -284,7 +319,7 @@ impl Rule {
             Self::Named { rule, .. } => rule.lacks(monitored, observation),
             Self::On { metric, rule } => score(metric.name()).or_else(|| rule.lacks(monitored, observation)),
             Self::Target(_) | Self::Divergence(_) => score(monitored.name()),
-            Self::Iterations(_) => None,
+            Self::Iterations(_) | Self::Own(_) => None,
         }
     }
 
@@ -298,6 +333,7 @@ impl Rule {
             Self::Iterations(_) | Self::Time(_) => Some(StopKind::Budget),
             Self::Target(_) => Some(StopKind::Target),
             Self::Divergence(_) => Some(StopKind::Divergence),
+            Self::Own(_) => Some(StopKind::Own),
             Self::AnyOf(_) | Self::AllOf(_) => None,
             Self::Named { rule, .. } | Self::On { rule, .. } => rule.kind(),
         }
@@ -310,6 +346,7 @@ impl From<Patience> for Rule {
     }
 }
 
+/// Prints names in place of their rules; in the alternate form, `{:#}`, names with their rules.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -319,32 +356,51 @@ impl fmt::Display for Rule {
             Self::ProgressQuotient { alpha, strip } => write!(f, "PQ({alpha}, strip {strip})"),
             Self::SuccessiveRises { strips, strip } => write!(f, "UP({strips}, strip {strip})"),
             Self::Iterations(budget) => write!(f, "iterations({budget})"),
-            Self::Time(budget) => write!(f, "time({})", clock(*budget)),
+            Self::Time(budget) => write!(f, "time({})", exact_clock(*budget)),
             Self::Target(score) => write!(f, "target({score})"),
             Self::Divergence(drop) => write!(f, "divergence({drop})"),
             Self::AnyOf(rules) if rules.is_empty() => write!(f, "never"),
-            Self::AllOf(rules) if rules.is_empty() => write!(f, "never"),
-            Self::AnyOf(rules) => join(f, rules, " or "),
-            Self::AllOf(rules) => join(f, rules, " and "),
+            Self::AnyOf(rules) => combine(f, rules, "any_of", "or"),
+            Self::AllOf(rules) => combine(f, rules, "all_of", "and"),
+            Self::Own(own) if f.alternate() => write!(f, "own({})", parse::quoted(own.name())),
+            Self::Own(own) => write!(f, "{}", own.name()),
+            Self::Named { name, rule } if f.alternate() => write!(f, "named({}, {rule:#})", parse::quoted(name)),
+            // A name must not be taken for another rule.
+            Self::Named { name, .. } if name.parse::<Self>().is_ok() => write!(f, "{}", parse::quoted(name)),
             Self::Named { name, .. } => write!(f, "{name}"),
             Self::On { metric, rule } => {
-                let combines = matches!(&**rule, Self::AnyOf(rules) | Self::AllOf(rules) if rules.len() > 1);
-                let (open, close) = if combines { ("(", ")") } else { ("", "") };
-                write!(f, "{open}{rule}{close} on {}", metric.in_rules())
+                write_part(f, rule)?;
+                write!(f, " on {}", metric.in_rules())
             }
         }
     }
 }
 
-fn join(f: &mut fmt::Formatter<'_>, rules: &[Rule], word: &str) -> fmt::Result {
+fn combine(f: &mut fmt::Formatter<'_>, rules: &[Rule], function: &str, word: &str) -> fmt::Result {
+    // One rule, or none, is not the same as a combination of it.
+    if rules.len() < 2 {
+        write!(f, "{function}(")?;
+        rules.iter().try_for_each(|rule| rule.fmt(f))?;
+        return write!(f, ")");
+    }
     for (index, rule) in rules.iter().enumerate() {
-        let before = if index == 0 { "" } else { word };
-        match rule {
-            Rule::AnyOf(inner) | Rule::AllOf(inner) if inner.len() > 1 => write!(f, "{before}({rule})")?,
-            _ => write!(f, "{before}{rule}")?,
+        if index > 0 {
+            write!(f, " {word} ")?;
         }
+        write_part(f, rule)?;
     }
     Ok(())
+}
+
+/// Writes a rule that is a part of another, in parentheses where its words could be taken for those of the other.
+fn write_part(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
+    let combines = matches!(rule, Rule::AnyOf(rules) | Rule::AllOf(rules) if rules.len() > 1);
+    if !combines {
+        return rule.fmt(f);
+    }
+    write!(f, "(")?;
+    rule.fmt(f)?;
+    write!(f, ")")
 }
 
 #[cfg(test)]

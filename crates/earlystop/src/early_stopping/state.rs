@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::budgets::{Fall, Reached, Spent};
 use super::noise::Reference;
+use super::own::OwnState;
 use super::patience::Waiting;
 use super::prechelt::{Overshoot, Quotient, Rises};
 use super::{Best, Metric, Observation, Rule, StopReason, budgets, noise};
+use crate::error::Result;
 
 /// An evaluation that a rule may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,7 @@ pub(super) enum RuleState {
     Divergence(Option<Fall>),
     AnyOf(Vec<RuleState>),
     AllOf(Vec<RuleState>),
+    Own(OwnState),
 }
 
 impl RuleState {
@@ -67,6 +70,7 @@ impl RuleState {
             Rule::AnyOf(rules) => Self::AnyOf(rules.iter().map(Self::new).collect()),
             Rule::AllOf(rules) => Self::AllOf(rules.iter().map(Self::new).collect()),
             Rule::Named { rule, .. } | Rule::On { rule, .. } => Self::new(rule),
+            Rule::Own(_) => Self::Own(OwnState::default()),
         }
     }
 
@@ -77,16 +81,21 @@ impl RuleState {
             (Self::AnyOf(states), Rule::AnyOf(rules)) | (Self::AllOf(states), Rule::AllOf(rules)) => {
                 states.len() == rules.len() && states.iter().zip(rules).all(|(state, rule)| state.fits(rule))
             }
+            (Self::Own(state), Rule::Own(own)) => state.fits(own),
             _ => std::mem::discriminant(self) == std::mem::discriminant(&Self::new(rule)),
         }
     }
 
     /// Takes in the next evaluation.
-    pub(super) fn step(&mut self, rule: &Rule, evaluation: &Evaluation) {
+    ///
+    /// # Errors
+    ///
+    /// If a rule of the program's own refuses it. Then the state must not be used any more.
+    pub(super) fn step(&mut self, rule: &Rule, evaluation: &Evaluation) -> Result<()> {
         match (self, rule) {
-            (state, Rule::Named { rule, .. } | Rule::On { rule, .. }) => state.step(rule, evaluation),
+            (state, Rule::Named { rule, .. } | Rule::On { rule, .. }) => state.step(rule, evaluation)?,
             (Self::AnyOf(states), Rule::AnyOf(rules)) | (Self::AllOf(states), Rule::AllOf(rules)) => {
-                states.iter_mut().zip(rules).for_each(|(state, rule)| state.step(rule, evaluation));
+                states.iter_mut().zip(rules).try_for_each(|(state, rule)| state.step(rule, evaluation))?;
             }
             (Self::Patience(state), Rule::Patience(patience)) => patience.step(state, evaluation),
             (Self::NoiseAware(state), &Rule::NoiseAware { significance, .. }) => {
@@ -100,8 +109,10 @@ impl RuleState {
             (Self::Time(state), &Rule::Time(budget)) => *state = Spent::find(budget, evaluation),
             (Self::Target(state), &Rule::Target(score)) => *state = Reached::find(score, evaluation),
             (Self::Divergence(state), &Rule::Divergence(drop)) => *state = Fall::find(drop, evaluation),
+            (Self::Own(state), Rule::Own(own)) => state.step(own, evaluation)?,
             _ => {} // a budget of iterations; or the state of another rule, which is never used
         }
+        Ok(())
     }
 
     /// Returns the best evaluation, if the rule has its own notion of it.
@@ -114,6 +125,7 @@ impl RuleState {
             Self::SuccessiveRises(state) => state.lowest.kept(),
             Self::Iterations | Self::Time(_) | Self::Target(_) | Self::Divergence(_) => None,
             Self::AnyOf(states) | Self::AllOf(states) => states.iter().find_map(Self::kept),
+            Self::Own(state) => state.kept,
         }
     }
 
@@ -140,6 +152,7 @@ impl RuleState {
             (Self::Time(state), _) => state.map(|spent| spent.iteration),
             (Self::Target(state), _) => state.map(|reached| reached.iteration),
             (Self::Divergence(state), _) => state.map(|fall| fall.iteration),
+            (Self::Own(state), _) => state.stop.as_ref().map(|stop| stop.iteration),
             _ => None,
         }
     }
@@ -147,10 +160,7 @@ impl RuleState {
     /// Says why to stop, if the rule wants to stop at all.
     pub(super) fn reason(&self, rule: &Rule, metric: &Metric) -> Option<StopReason> {
         let why = match (self, rule) {
-            (_, Rule::Named { name, rule }) => {
-                return Some(StopReason { rule: name.clone(), ..self.reason(rule, metric)? });
-            }
-            (_, Rule::On { rule: inner, .. }) => {
+            (_, Rule::Named { rule: inner, .. } | Rule::On { rule: inner, .. }) => {
                 return Some(StopReason { rule: rule.to_string(), ..self.reason(inner, metric)? });
             }
             (Self::AnyOf(states), Rule::AnyOf(rules)) => {
@@ -171,6 +181,7 @@ impl RuleState {
             (Self::Time(state), &Rule::Time(budget)) => state.as_ref()?.why(budget),
             (Self::Target(state), &Rule::Target(score)) => state.as_ref()?.why(score, metric),
             (Self::Divergence(state), &Rule::Divergence(drop)) => state.as_ref()?.why(drop, metric),
+            (Self::Own(state), _) => state.stop.as_ref()?.why.clone(),
             _ => return None,
         };
         self.stop_at(rule)?;

@@ -92,31 +92,35 @@ fn histories(odd: bool) -> impl Strategy<Value = Vec<Observation>> {
     let train_loss = (1..20u32).prop_map(|loss| Some(f64::from(loss) / 10.0));
     let train_loss = prop_oneof![90 => train_loss, odd => Just(None), odd => Just(Some(f64::NEG_INFINITY))];
     let has = || prop_oneof![90 => Just(true), odd => Just(false)];
-    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, train_loss, has(), has(), has());
+    let evaluation = (1..5u64, prop::collection::vec(any::<bool>(), 12), loss, train_loss, has(), has(), has(), has());
     prop::collection::vec(evaluation, 0..25).prop_map(|evaluations| {
         let mut iteration = 0;
-        let observe = |(pause, correct, validation_loss, train_loss, has_time, has_mistakes, weights_finite)| {
-            iteration += pause;
-            let correct: Vec<bool> = correct;
-            let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
-            let scores = [("validation_loss", validation_loss), ("train_loss", train_loss)];
-            let scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
-            Observation {
-                elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
-                mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
-                weights_finite,
-                ..scores.fold(Observation::new(iteration, accuracy), |seen, (name, score)| seen.with(name, score))
-            }
-        };
+        let observe =
+            |(pause, correct, validation_loss, train_loss, has_time, has_epochs, has_mistakes, weights_finite)| {
+                iteration += pause;
+                let correct: Vec<bool> = correct;
+                let accuracy = correct.iter().filter(|&&correct| correct).count() as f64 / correct.len() as f64;
+                let scores = [("validation_loss", validation_loss), ("train_loss", train_loss)];
+                let scores = scores.into_iter().filter_map(|(name, score)| Some((name, score?)));
+                Observation {
+                    elapsed: if has_time { Some(Duration::from_secs(iteration)) } else { None },
+                    epochs: if has_epochs { Some(iteration / 7) } else { None },
+                    mistakes: if has_mistakes { Some(Mistakes::new(&correct)) } else { None },
+                    weights_finite,
+                    ..scores.fold(Observation::new(iteration, accuracy), |seen, (name, score)| seen.with(name, score))
+                }
+            };
         evaluations.into_iter().map(observe).collect()
     })
 }
 
 fn patiences() -> impl Strategy<Value = Patience> {
     let numbers = (0..12u64, 0..12u64, 0..3u32, 0..3u32, 0..10u32);
-    (numbers, any::<[bool; 3]>()).prop_map(
-        |((iterations, warm_up, delta, smoothing, baseline), [on_loss, relative, has])| {
-            let patience = Patience::new(iterations).smoothing(f64::from(smoothing) / 3.0).warm_up(warm_up);
+    let new =
+        prop::sample::select(&[Patience::new, |n| Patience::evaluations(n + 1), |n| Patience::epochs(n / 3 + 1)][..]);
+    (new, numbers, any::<[bool; 3]>()).prop_map(
+        |(new, (length, warm_up, delta, smoothing, baseline), [on_loss, relative, has])| {
+            let patience = new(length).smoothing(f64::from(smoothing) / 3.0).warm_up(warm_up);
             let delta = f64::from(delta) / 10.0;
             let patience = if relative { patience.min_relative_delta(delta) } else { patience.min_delta(delta) };
             let patience = if on_loss { patience.on_loss() } else { patience };
@@ -352,6 +356,91 @@ proptest! {
             prop_assert_eq!(ends(&errors, Rule::target(-delta).on(lower)), ends(&history, Rule::target(delta)));
         }
     }
+}
+
+/// `Patience::evaluations` as a rule of a program's own.
+struct OwnPatience(u64);
+
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+struct Waited {
+    best: Option<f64>,
+    evaluations: u64,
+    since: u64,
+}
+
+impl OwnRule for OwnPatience {
+    type State = Waited;
+
+    fn name(&self) -> String {
+        format!("own-patience({})", self.0)
+    }
+
+    fn observe(&self, state: &mut Waited, seen: &Observation, metric: &Metric) -> Result<Decision> {
+        let score = metric.of(seen).ok_or_else(|| crate::Error::other("no score"))?;
+        let is_better = |best: f64| if metric.lower_is_better() { score < best } else { score > best };
+        let improved = state.best.is_none_or(is_better);
+        state.evaluations += 1;
+        if improved {
+            (state.best, state.since) = (Some(score), state.evaluations);
+        }
+        let (waited, s) = (state.evaluations - state.since, if self.0 == 1 { "" } else { "s" });
+        let why = format!("no improvement for {} evaluation{s} since evaluation {}", self.0, state.since);
+        Ok(Decision { improved, stop: (waited >= self.0).then_some(why) })
+    }
+}
+
+/// Combines a patience in evaluations with others.
+fn combined(with: usize, patience: Rule) -> Rule {
+    match with {
+        0 => patience,
+        1 => Rule::any_of([Rule::target(0.9), patience, Rule::iterations(20)]).named("mine"),
+        2 => Rule::all_of([patience, Rule::time(Duration::from_secs(15))]).on(Metric::default()),
+        _ => Rule::any_of([Rule::patience(7), patience]).on(Metric::validation_loss()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_own_rule_decides_like_the_built_in_one(
+        history in prop_oneof![histories(false), histories(true)],
+        evaluations in 1..6u64,
+        with in 0..4usize,
+        at in 0..25usize,
+    ) {
+        let own = || combined(with, Rule::own(OwnPatience(evaluations)));
+        let built_in = combined(with, Patience::evaluations(evaluations).into());
+        let [a, b] = [own(), built_in.clone()].map(|rule| replay(&history, [rule]).rows.remove(0));
+        prop_assert_eq!((a.stopped_at, a.kept), (b.stopped_at, b.kept));
+        prop_assert_eq!(a.reason.map(|reason| reason.why), b.reason.map(|reason| reason.why));
+        let [own_live, live] = [own(), built_in].map(|rule| live(EarlyStopping::with(rule).unwrap(), &history));
+        prop_assert_eq!(own_live, live);
+
+        // Saved and resumed in the middle.
+        let whole = EarlyStopping::resume(own(), history.clone()).unwrap();
+        let (before, after) = history.split_at(at.min(history.len()));
+        let before = EarlyStopping::resume(own(), before.to_vec()).unwrap();
+        let json = serde_json::to_string(&SavedStopping::without_history(&before)).unwrap();
+        let saved: SavedStopping = serde_json::from_str(&json).unwrap();
+        // The state, not the history, is what it continues from.
+        let mut resumed = saved.resume(own(), Vec::new(), Some("there is no history")).unwrap();
+        for observation in after {
+            resumed.record(observation.clone()).unwrap();
+        }
+        prop_assert_eq!(resumed.judge, whole.judge);
+    }
+}
+
+#[test]
+fn a_state_that_does_not_fit_an_own_rule_is_computed_again() {
+    let history: Vec<_> = (1..4).map(|iteration| Observation::new(iteration, 0.5)).collect();
+    let stopping = EarlyStopping::resume(Rule::own(OwnPatience(5)), history.clone()).unwrap();
+    let mut json = serde_json::to_value(SavedStopping::without_history(&stopping)).unwrap();
+    json["state"]["rule"]["Own"]["state"] = "of an earlier version of the program".into();
+    let saved: SavedStopping = serde_json::from_value(json).unwrap();
+    let resumed = saved.clone().resume(Rule::own(OwnPatience(5)), history, None).unwrap();
+    assert_eq!(resumed, stopping);
+    let error = saved.resume(Rule::own(OwnPatience(5)), Vec::new(), Some("it is missing")).unwrap_err().to_string();
+    assert!(error.contains("it is missing"), "{error}");
 }
 
 #[test]

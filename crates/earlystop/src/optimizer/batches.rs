@@ -81,6 +81,13 @@ impl Batches {
         self.seed
     }
 
+    /// Returns how many passes over the examples are complete after an iteration; of examples [drawn](Order::WithReplacement) at
+    /// random, as many as there are make a pass.
+    pub fn epochs(&self, iteration: u64) -> u64 {
+        let examples = u128::from(iteration) * self.batch_size as u128;
+        (examples / self.num_examples as u128).min(u64::MAX.into()) as u64
+    }
+
     /// Returns the indices of the examples in the batch of an iteration. The first iteration is 1.
     pub fn indices(&mut self, iteration: u64) -> Vec<usize> {
         if self.order == Order::WithReplacement {
@@ -131,6 +138,13 @@ mod tests {
     #[test]
     fn the_order_is_the_one_of_older_releases() {
         assert_eq!(Batches::new(10, 10, 42).unwrap().indices(1), [5, 7, 8, 6, 1, 3, 2, 9, 4, 0]);
+    }
+
+    #[test]
+    fn an_epoch_ends_with_its_last_example() {
+        let batches = Batches::new(10, 4, 0).unwrap();
+        assert_eq!([0, 2, 3, 4, 5, 8].map(|iteration| batches.epochs(iteration)), [0, 0, 1, 1, 2, 3]);
+        assert_eq!(Batches::new(1, 1, 0).unwrap().epochs(u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -44,9 +44,24 @@ impl Optimizer {
     /// not the one that the optimizer was made for; [`Error::Torch`] if variables or inputs were modified after the loss was
     /// computed, as `minimize` itself does: compute the loss again for the next step. Then nothing was changed.
     pub fn minimize(&mut self, loss: &Loss, model: &mut impl Trainable) -> Result<()> {
+        self.minimize_scaled(loss, model, 1.0)
+    }
+
+    /// Does the same with the learning rate of the schedule multiplied by a factor, in this step only.
+    ///
+    /// The factor is no part of the optimizer's state. It may come from a [`Plateau`](crate::early_stopping::Plateau), which computes it from the
+    /// history of the run.
+    ///
+    /// # Errors
+    ///
+    /// As [`minimize`](Self::minimize); and [`Error::Argument`] if the factor is negative or not finite.
+    pub fn minimize_scaled(&mut self, loss: &Loss, model: &mut impl Trainable, rate_factor: f64) -> Result<()> {
+        if !(rate_factor >= 0.0 && rate_factor.is_finite()) {
+            return Err(Error::argument("factor of the learning rate", "0 or a positive number", rate_factor));
+        }
         self.check(model)?;
         let gradients = self.gradients(loss)?;
-        self.update(&gradients)
+        self.update(&gradients, rate_factor)
     }
 
     /// Checks that this optimizer was made for a model.
@@ -68,14 +83,14 @@ impl Optimizer {
         Err(Error::argument("network", "at least one layer to train", "that all are frozen"))
     }
 
-    /// Updates the variables. Nothing else may use them meanwhile.
-    pub(crate) fn update(&mut self, Gradients(gradients): &Gradients) -> Result<()> {
+    /// Updates the variables, with the learning rate multiplied by a factor. Nothing else may use them meanwhile.
+    pub(crate) fn update(&mut self, Gradients(gradients): &Gradients, rate_factor: f64) -> Result<()> {
         self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
         let _no_grad = tch::no_grad_guard();
         let clip = self.clip(gradients)?;
         let _ = self.steps.f_add_scalar_(1).map_err(torch("optimizer.steps"))?;
         let number = self.steps.int64_value(&[0]);
-        let learning_rate = self.schedule.at(number.max(0) as u64);
+        let learning_rate = self.schedule.at(number.max(0) as u64) * rate_factor;
         let step = Step { method: self.method, number, learning_rate, weight_decay: self.weight_decay, clip };
         // SAFETY: libtorch and our kernels compute gradients into new memory. Variables and moments have memory of their own, which
         // nothing else uses here: the caller has borrowed the model and this optimizer mutably. Whoever has tensors that share their

@@ -39,6 +39,23 @@ fn loss(store: &nn::VarStore, step: u32) -> Loss {
     Loss::from(part("layer.weight", 0, 6) + part("layer.bias", 6, 2))
 }
 
+#[test]
+fn a_factor_scales_the_rate_of_one_step() {
+    let [mut scaled, mut lower] = [(); 2].map(|()| variables(Kind::Float));
+    let mut optimizer = Optimizer::adam_w(&scaled, 0.04).unwrap();
+    let mut slower = Optimizer::adam_w(&lower, 0.01).unwrap();
+    for step in 1..4 {
+        optimizer.minimize_scaled(&loss(&scaled, step), &mut scaled, 0.25).unwrap();
+        slower.minimize(&loss(&lower, step), &mut lower).unwrap();
+    }
+    assert_eq!(values(&scaled), values(&lower));
+    assert_eq!(optimizer.learning_rate(), 0.04);
+    for factor in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(optimizer.minimize_scaled(&loss(&scaled, 4), &mut scaled, factor).is_err());
+    }
+    assert_eq!(optimizer.num_steps(), 3);
+}
+
 type Make = fn(&nn::VarStore) -> Result<Optimizer>;
 
 const RUNS: [(&str, Make); 12] = [

@@ -12,7 +12,7 @@ use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
 use crate::data::Data;
-use crate::early_stopping::{EarlyStopping, Metric, Patience, Rule};
+use crate::early_stopping::{EarlyStopping, Metric, Patience, Plateau, Reductions, Rule};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::optimizer::{Batches, Optimizer, Order};
@@ -32,6 +32,7 @@ pub struct TrainerBuilder<M: Model = Network> {
     seed: u64,
     evaluate_every: u64,
     rule: Rule,
+    plateau: Option<Plateau>,
     checkpoints: Option<PathBuf>,
     save_policy: SavePolicy,
     keep: Keep,
@@ -71,6 +72,7 @@ impl<M: Model> TrainerBuilder<M> {
             seed: 0,
             evaluate_every: 100,
             rule: Patience::new(1000).into(),
+            plateau: None,
             checkpoints: None,
             save_policy: SavePolicy::default(),
             keep: Keep::last(2).best(1),
@@ -125,6 +127,34 @@ impl<M: Model> TrainerBuilder<M> {
     /// [metric](Model::metric).
     pub fn stop_when(mut self, rule: impl Into<Rule>) -> Self {
         self.rule = rule.into();
+        self
+    }
+
+    /// Reduces the learning rate when a score has not improved for a number of evaluations. Default: the optimizer's schedule alone.
+    ///
+    /// The score is the one that the stopping rule monitors, unless the plateau [names](Plateau::on) another. Each reduction is
+    /// reported as [`Event::LearningRateReduced`](super::Event::LearningRateReduced).
+    ///
+    /// ```
+    /// # use earlystop::ndarray::{Array1, Array3};
+    /// # let examples = |n| earlystop::Examples::new(Array3::zeros((n, 4, 4)), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+    /// # let (train, validation) = (examples(200), examples(50));
+    /// # let network = earlystop::Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(tch::Device::Cpu)?;
+    /// # let optimizer = earlystop::Optimizer::adam(&network, 1e-2)?;
+    /// use earlystop::Trainer;
+    /// use earlystop::early_stopping::{Patience, Plateau};
+    ///
+    /// let mut trainer = Trainer::builder(network, optimizer, &train, &validation)
+    ///     .evaluate_every(10)
+    ///     .reduce_on_plateau(Plateau::new(2, 0.1))
+    ///     .stop_when(Patience::evaluations(6))
+    ///     .build()?;
+    /// trainer.optimize(100, |event| println!("{event}"))?;
+    /// assert!(trainer.learning_rate() < 1e-2);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn reduce_on_plateau(mut self, plateau: Plateau) -> Self {
+        self.plateau = Some(plateau);
         self
     }
 
@@ -246,6 +276,8 @@ impl<M: Model> TrainerBuilder<M> {
             if self.rule.lacks_metric() && metric != Metric::default() { self.rule.on(metric) } else { self.rule };
         rule.check()?;
         check_patience(&rule, self.evaluate_every)?;
+        let plateau = self.plateau.map(|plateau| plateau.or_on(rule.monitored()));
+        plateau.as_ref().map_or(Ok(()), Plateau::check)?;
         self.save_policy.check()?;
         self.optimizer.check(self.model.variables())?;
         self.optimizer.expect_trained()?;
@@ -276,6 +308,8 @@ impl<M: Model> TrainerBuilder<M> {
             evaluate_every: self.evaluate_every,
             records_mistakes: self.records_mistakes || rule.needs_mistakes(),
             stopping: EarlyStopping::with(rule)?,
+            plateau,
+            reductions: Reductions::default(),
             iteration: 0,
             lacks_evaluation: false,
             losses: Losses::default(),

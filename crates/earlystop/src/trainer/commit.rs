@@ -350,6 +350,7 @@ impl<M: Model> Trainer<M> {
             settings: Settings {
                 model: Settings::of_model(self.model.settings()),
                 learning_rate: self.optimizer.schedule(),
+                reduce_on_plateau: self.plateau.clone(),
                 optimizer: self.optimizer.settings(),
                 batch_size: self.batches.batch_size(),
                 order: self.batches.order(),
@@ -364,6 +365,7 @@ impl<M: Model> Trainer<M> {
             },
             iteration: self.iteration,
             stopping: SavedStopping::without_history(&self.stopping),
+            reductions: self.plateau.as_ref().map(|_| self.reductions),
             losses: self.losses,
             elapsed: self.elapsed,
             environment: Environment::here(device),

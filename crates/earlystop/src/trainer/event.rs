@@ -19,6 +19,14 @@ pub enum Event {
         /// Whether this is the best evaluation so far.
         improved: bool,
     },
+    /// The learning rate was reduced after an evaluation: see
+    /// [`TrainerBuilder::reduce_on_plateau`](super::TrainerBuilder::reduce_on_plateau).
+    LearningRateReduced {
+        /// The iteration of the evaluation.
+        iteration: u64,
+        /// The learning rate of the next step.
+        learning_rate: f64,
+    },
     /// The network computes in bf16, for which this processor has no instructions.
     SlowPrecision,
     /// libtorch's threads wait by spinning, which slows training down many times while other processes are busy.
@@ -85,6 +93,9 @@ impl fmt::Display for Event {
                         write!(f, "{}", if *improved { "improved *" } else { "not improved" })
                     }
                 }
+            }
+            Self::LearningRateReduced { iteration, learning_rate } => {
+                write!(f, "Learning rate reduced to {learning_rate:.3e} after iteration {iteration}")
             }
             Self::SlowPrecision => {
                 write!(f, "Note: this processor has no instructions for bf16, which makes it slower than f32.")

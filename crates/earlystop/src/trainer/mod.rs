@@ -47,7 +47,7 @@ pub use verify::verify_resume;
 
 use crate::data;
 use crate::early_stopping::metric::TRAIN_LOSS;
-use crate::early_stopping::{EarlyStopping, Mistakes, Observation, StopReason, StopReport};
+use crate::early_stopping::{EarlyStopping, Mistakes, Observation, Plateau, Reductions, StopReason, StopReport};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::optimizer::{Batches, Gradients, Optimizer};
@@ -104,6 +104,9 @@ pub struct Trainer<M: Model = Network> {
     evaluate_every: u64,
     records_mistakes: bool,
     stopping: EarlyStopping,
+    plateau: Option<Plateau>,
+    /// The reductions of the learning rate by the plateau.
+    reductions: Reductions,
     commits: Commits,
     best: Best,
     iteration: u64,
@@ -214,12 +217,18 @@ impl<M: Model> Trainer<M> {
                 self.lacks_evaluation = is_due || is_end(self.iteration) || !loss.is_finite();
                 batch
             };
-            let mut evaluated = None;
+            let (mut evaluated, mut is_reduced) = (None, false);
             if self.lacks_evaluation {
                 let observation = self.observe(batch)?;
                 self.elapsed = before + start.elapsed();
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
+                let reductions = match &self.plateau {
+                    Some(plateau) => plateau.next(self.reductions, &observation)?,
+                    None => self.reductions,
+                };
                 let improved = self.stopping.record(observation.clone())?.improved;
+                is_reduced = reductions.factor < self.reductions.factor;
+                self.reductions = reductions;
                 self.losses = Losses::default();
                 self.lacks_evaluation = false;
                 evaluated = Some((observation, improved));
@@ -236,6 +245,10 @@ impl<M: Model> Trainer<M> {
                 self.commit(event, report)?;
             } else if let Some(event) = event {
                 self.skip(event, report)?;
+            }
+            if is_reduced {
+                let (iteration, learning_rate) = (self.iteration, self.learning_rate());
+                self.ask(&Event::LearningRateReduced { iteration, learning_rate }, report);
             }
         }
         self.collect(true, report)?;
@@ -289,7 +302,7 @@ impl<M: Model> Trainer<M> {
                 None => found,
             };
             if parts.peek().is_none() {
-                self.optimizer.update(&sum)?;
+                self.optimizer.update(&sum, self.reductions.factor)?;
                 return Ok((batch, mean));
             }
             gradients = Some(sum);
@@ -338,9 +351,19 @@ impl<M: Model> Trainer<M> {
                 correct = found;
             }
         }
+        observation.epochs = Some(self.epochs());
         observation.mistakes = correct.filter(|_| self.records_mistakes).map(|correct| Mistakes::new(&correct));
         observation.weights_finite = are_finite(self.model.variables())?;
         Ok(observation)
+    }
+
+    /// Returns the number of completed epochs. It continues where a run goes on with other batches or data.
+    fn epochs(&self) -> u64 {
+        let now = self.batches.epochs(self.iteration);
+        match self.stopping.last_epochs() {
+            Some((iteration, epochs)) => epochs.saturating_add(now.saturating_sub(self.batches.epochs(iteration))),
+            None => now,
+        }
     }
 
     /// Evaluates the model as it is now on a data set, such as a test set.
@@ -388,6 +411,12 @@ impl<M: Model> Trainer<M> {
     /// Returns the number of iterations made, including those before a resume.
     pub fn iteration(&self) -> u64 {
         self.iteration
+    }
+
+    /// Returns the learning rate of the next step: that of the optimizer's schedule, multiplied by the reductions on
+    /// [plateaus](TrainerBuilder::reduce_on_plateau).
+    pub fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate() * self.reductions.factor
     }
 
     /// Returns all evaluations so far, including those before a resume.

@@ -9,6 +9,7 @@ use super::history::Found;
 use super::state::{Differences, RunState};
 use super::{Event, Model, Trainer};
 use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid, history_of};
+use crate::early_stopping::{Observation, Plateau, Reductions};
 use crate::error::{Error, Result};
 
 /// Which checkpoint to resume from, and whether other settings are accepted: see [`Trainer::resume_from`].
@@ -169,12 +170,15 @@ impl<M: Model> Trainer<M> {
             }
         };
         let stopping = state.stopping.resume(self.stopping.rule().clone(), history, missing.as_deref())?;
+        let plateau = &state.settings.reduce_on_plateau;
+        let reductions = self.reductions(plateau, state.reductions, stopping.history(), missing.as_deref())?;
         Saver::new().restore(path, &[self.model.variables(), &self.optimizer])?;
         notes.extend(settings);
         notes.extend(missing);
         self.iteration = state.iteration;
         self.elapsed = state.elapsed;
         self.losses = state.losses;
+        self.reductions = reductions;
         self.lacks_evaluation = false;
         self.stopping = stopping;
         if let Some(folder) = &mut self.commits.folder {
@@ -185,6 +189,26 @@ impl<M: Model> Trainer<M> {
         self.requested = None;
         self.best.forget();
         Ok(notes)
+    }
+
+    /// Returns the reductions of the learning rate: those of the checkpoint if it has the same plateau, else from the history.
+    fn reductions(
+        &self,
+        plateau: &Option<Plateau>,
+        saved: Option<Reductions>,
+        history: &[Observation],
+        missing: Option<&str>,
+    ) -> Result<Reductions> {
+        match (&self.plateau, saved, missing) {
+            (None, ..) => Ok(Reductions::default()),
+            (now, Some(saved), _) if now == plateau => Ok(saved),
+            (Some(now), _, None) => now.after(history),
+            (Some(_), _, Some(missing)) => {
+                let expected =
+                    format!("as in the checkpoint, since another one needs the whole history, and {missing}");
+                Err(Error::argument("reduce_on_plateau", expected, "another one"))
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Metadata;
-use crate::early_stopping::{Rule, SavedStopping};
+use crate::early_stopping::{Plateau, Reductions, Rule, SavedStopping};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Processor};
 use crate::network::Precision;
@@ -22,6 +22,9 @@ pub(super) struct RunState {
     pub(super) iteration: u64,
     /// The stopping rule and its state; in files of versions up to 0.1 all evaluations too.
     pub(super) stopping: SavedStopping,
+    /// The reductions of the learning rate on plateaus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reductions: Option<Reductions>,
     /// The training losses since the last evaluation.
     #[serde(default)]
     pub(super) losses: Losses,
@@ -42,6 +45,9 @@ pub(super) struct Settings {
     pub(super) model: Map<String, Value>,
     /// The learning rate of each iteration.
     pub(super) learning_rate: Schedule,
+    /// What reduces the learning rate besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reduce_on_plateau: Option<Plateau>,
     /// The optimizer.
     #[serde(default)]
     pub(super) optimizer: optimizer::Settings,
@@ -77,8 +83,9 @@ fn one() -> usize {
 }
 
 /// The names of the settings besides the model's.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "learning_rate",
+    "reduce_on_plateau",
     "optimizer",
     "batch_size",
     "order",
@@ -281,6 +288,7 @@ mod tests {
         let settings = Settings {
             model: Map::new(),
             learning_rate: Schedule::from(1e-3),
+            reduce_on_plateau: Some(Plateau::new(1, 0.5)),
             optimizer: optimizer::Settings::default(),
             batch_size: 1,
             order: Order::default(),
