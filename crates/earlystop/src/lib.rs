@@ -8,6 +8,8 @@ pub mod early_stopping;
 mod error;
 mod flowchart;
 mod kernels;
+#[cfg(feature = "logging")]
+pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod mnist;

@@ -230,6 +230,8 @@ impl<M: Model> TrainerBuilder<M> {
 
     /// Adds a [`Callback`], which watches each call of [`Trainer::optimize`]. Default: none. Several are called in the order in
     /// which they were added.
+    ///
+    /// The module `logging`, with the feature of that name, has callbacks that show a progress bar or write log files.
     pub fn callback(mut self, callback: impl Callback<M> + Send + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
         self

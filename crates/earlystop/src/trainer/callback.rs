@@ -162,6 +162,19 @@ impl<'a> Progress<'a> {
     pub fn history(&self) -> &'a [Observation] {
         self.stopping.history()
     }
+
+    /// Returns the evaluations after an iteration, each with whether it was the best until then.
+    #[cfg(feature = "logging")]
+    pub(crate) fn evaluations_after(&self, iteration: u64) -> Result<Vec<(&'a Observation, bool)>> {
+        if self.history().last().is_none_or(|last| last.iteration <= iteration) {
+            return Ok(Vec::new());
+        }
+        let mut stopping = EarlyStopping::with(self.stopping.rule().clone())?;
+        let mut judge =
+            |observation: &'a Observation| Ok((observation, stopping.record(observation.clone())?.improved));
+        let judged: Result<Vec<_>> = self.history().iter().map(&mut judge).collect();
+        Ok(judged?.into_iter().filter(|(observation, _)| observation.iteration > iteration).collect())
+    }
 }
 
 /// The callbacks of a trainer.
