@@ -69,20 +69,22 @@ fn a_callback_sees_each_iteration_and_event_in_order() {
 
 #[test]
 fn a_callback_knows_the_best_score_and_where_the_rule_stops() {
-    let known = Arc::new(Mutex::new(Vec::new()));
-    struct Known(Arc<Mutex<Vec<(Option<u64>, Option<u64>)>>>);
+    /// The iterations of the best evaluation and of the stop.
+    type Iterations = [Option<u64>; 2];
+    struct Known(Arc<Mutex<Vec<Iterations>>>);
     impl Callback<Network> for Known {
         fn step(&mut self, progress: &Progress, network: &Network) -> Result<Option<StopReason>> {
             assert_eq!((progress.metric().name(), network.num_classes()), ("validation_accuracy", 4));
             assert_eq!(progress.learning_rate(progress.iteration()), 3e-3);
-            self.0.lock().unwrap().push((progress.best().map(|best| best.iteration), progress.stop_at()));
+            self.0.lock().unwrap().push([progress.best().map(|best| best.iteration), progress.stop_at()]);
             Ok(None)
         }
     }
+    let known = Arc::default();
     let mut trainer = builder().patience(500).callback(Known(Arc::clone(&known))).build().unwrap();
     trainer.optimize(11, |_| ()).unwrap();
     let known = known.lock().unwrap();
-    assert_eq!((known[0], known[9], known[10]), ((None, None), (None, None), (Some(10), Some(511))));
+    assert_eq!((known[0], known[9], known[10]), ([None; 2], [None; 2], [Some(10), Some(511)]));
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::process::Command;
 pub(crate) fn with(package: &str) -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let candidates = std::env::var_os("EARLYSTOP_PYTHON").map(PathBuf::from).into_iter().chain([
-        workspace.join(".kernel/readers/bin/python"),
         workspace.join(".venv/bin/python"),
         workspace.join(".venv/Scripts/python.exe"),
+        workspace.join(".kernel/readers/bin/python"),
         PathBuf::from("python3"),
     ]);
     let import = format!("import {package}");
