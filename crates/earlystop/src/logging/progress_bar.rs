@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use crate::early_stopping::StopReason;
+use crate::early_stopping::metric::digits;
 use crate::error::Result;
 use crate::trainer::{Callback, Event, Model, Progress};
 
 /// What the bar shows: the message comes last, since it is cut off where the terminal ends.
 const TEMPLATE: &str = "{bar:20} {pos}/{len}, {eta} left, {wide_msg}";
+/// The same for a call that only the rule ends.
+const ENDLESS: &str = "{spinner} {pos}, {wide_msg}";
 
 /// The time from one update to the next.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -91,8 +94,10 @@ impl fmt::Debug for ProgressBar {
 impl<M: Model> Callback<M> for ProgressBar {
     fn begin(&mut self, progress: &Progress, _model: &M) -> Result<()> {
         let Output::Bar(target) = &self.output else { return Ok(()) };
-        let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = indicatif::ProgressBar::with_draw_target(Some(progress.end()), target());
+        let end = Some(progress.end()).filter(|&end| end < u64::MAX);
+        let template = if end.is_some() { TEMPLATE } else { ENDLESS };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = indicatif::ProgressBar::with_draw_target(end, target());
         // From there on, so that the time left does not count the iterations before a resume.
         self.bar = Some(bar.with_style(style.progress_chars("█░")).with_position(progress.iteration()));
         if let Some(bar) = &self.bar {
@@ -131,7 +136,7 @@ impl<M: Model> Callback<M> for ProgressBar {
 fn message(progress: &Progress) -> String {
     let mut parts = Vec::new();
     if let Some(loss) = progress.loss() {
-        parts.push(format!("loss {loss:.4}"));
+        parts.push(format!("loss {}", digits(loss)));
     }
     if let Some(best) = progress.best() {
         let metric = progress.metric();
@@ -257,5 +262,11 @@ mod tests {
         );
         assert!(last.trim_end().ends_with(&best), "{last:?}");
         assert!(text.contains("Time usage: 0:00:00") && !text.contains("Iter: "), "{text:?}");
+
+        trainer.optimize(u64::MAX, |_| ()).unwrap();
+        let text = screen.text();
+        let last = text.lines().rfind(|line| line.contains("loss")).unwrap();
+        let iterations = trainer.iteration();
+        assert!(last.contains(&format!(" {iterations}, loss 0.")) && !last.contains("left"), "{last:?}");
     }
 }

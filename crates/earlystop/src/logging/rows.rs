@@ -197,6 +197,7 @@ impl<F: Format> Rows<F> {
             text.push('\n');
         }
         self.open()?;
+        self.file = None;
         let replace = || {
             let path = fs::canonicalize(&self.path)?; // of a link, the file that it leads to
             let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("")))?;
@@ -204,9 +205,7 @@ impl<F: Format> Rows<F> {
             file.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
             file.persist(&path).map(drop).map_err(|error| error.error)
         };
-        let replaced = replace();
-        self.file = None;
-        replaced.map_err(self.io("write"))?;
+        replace().map_err(self.io("write"))?;
         self.open()
     }
 
