@@ -1,6 +1,9 @@
 //! Log files of runs that are interrupted, killed and resumed.
 
 mod common;
+#[cfg(unix)]
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/python.rs"]
 mod python;
 
@@ -12,7 +15,7 @@ use std::process::Command;
 
 use earlystop::checkpoint::Keep;
 use earlystop::data::TensorData;
-use earlystop::early_stopping::{Metric, Rule};
+use earlystop::early_stopping::{Metric, Observation, Rule};
 use earlystop::logging::{Csv, JsonLines, TensorBoard};
 use earlystop::optimizer::Trainable;
 use earlystop::trainer::{BatchIter, Event, Model, Resume, SavePolicy, Scores, TrainerBuilder};
@@ -340,24 +343,65 @@ fn tensorboard_shows_the_run_without_what_was_lost() {
     names.sort();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("events.out.tfevents.")), "{names:?}");
+    assert_shown(folder.path(), &trainer);
+}
 
+/// Requires that TensorBoard's own reader finds the scores of each evaluation of the run, and no others.
+#[track_caller]
+fn assert_shown(folder: &Path, trainer: &Trainer) {
     let Some(python) = python::with("tensorboard") else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/logging_tensorboard.py");
-    let output = Command::new(python).arg(script).arg(folder.path().join("tensorboard")).output().unwrap();
+    let output = Command::new(python).arg(script).arg(folder.join("tensorboard")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let scalars: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let tags: Vec<_> = scalars.as_object().unwrap().keys().collect();
     let sets = ["train/accuracy", "train/loss", "validation/accuracy", "validation/loss"];
+    let tags: Vec<_> = scalars.as_object().unwrap().keys().collect();
     assert_eq!(tags, ["learning_rate"].iter().chain(&sets).collect::<Vec<_>>());
+    let points = |value: &dyn Fn(&Observation) -> f64| -> Value {
+        let point =
+            |seen: &Observation| Value::from([Value::from(seen.iteration), f64::from(value(seen) as f32).into()]);
+        trainer.history().iter().map(point).collect()
+    };
+    assert_eq!(scalars["learning_rate"], points(&|_| 3e-3));
     for tag in sets {
-        let expected = |seen: &earlystop::early_stopping::Observation| {
-            Value::from(vec![
-                Value::from(seen.iteration),
-                Value::from(f64::from(seen.scores[&tag.replace('/', "_")] as f32)),
-            ])
+        assert_eq!(scalars[tag], points(&|seen| seen.scores[&tag.replace('/', "_")]), "{tag}");
+    }
+}
+
+#[cfg(unix)]
+mod full_disk {
+    use super::*;
+    use crate::process::passes;
+
+    /// The child of the test below: no file can become longer than two rows, as on a full disk.
+    #[test]
+    fn child_on_a_full_disk() {
+        let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+        // SAFETY: the calls take a number and a valid struct; this process runs only this test.
+        let limit = |bytes: libc::rlim_t| unsafe {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
         };
-        let expected: Vec<_> = trainer.history().iter().map(expected).collect();
-        assert_eq!(expected.len(), 6);
-        assert_eq!(scalars[tag], Value::from(expected), "{tag}");
+        let mut trainer = logging(&folder).build().unwrap();
+        for bytes in [300, 300, 600, 700] {
+            limit(bytes);
+            let error = trainer.optimize_to(60, |_| ()).unwrap_err().to_string();
+            assert!(error.contains(": cannot write: "), "{error}");
+        }
+        let reached = trainer.iteration();
+        assert!(reached > 10 && reached < 60, "{reached}");
+        limit(libc::RLIM_INFINITY);
+        trainer.optimize_to(60, |_| ()).unwrap();
+        assert_whole(&folder, 60);
+        assert_shown(&folder, &trainer);
+    }
+
+    #[test]
+    fn a_full_disk_costs_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "full_disk::child_on_a_full_disk", "--test-threads=1"]);
+        passes(child.env(FOLDER, folder.path()));
     }
 }
