@@ -157,8 +157,8 @@ impl<M: Model> Trainer<M> {
     ///
     /// If the folder is in use by another process or contains another run; if another trainer continued the run after this
     /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Also any error of the model
-    /// and its data, and the first error of a [callback](Callback). Checkpoints saved before stay valid, and everything in memory is kept: call this function again to repeat
-    /// what has failed, and to continue.
+    /// and its data, and the first error of a [callback](Callback). Checkpoints saved before stay valid, and everything in memory
+    /// is kept: call this function again to repeat what has failed, and to continue.
     pub fn optimize<R: stop::Response>(
         &mut self,
         num_iterations: u64,
