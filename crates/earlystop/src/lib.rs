@@ -15,6 +15,8 @@ mod error;
 mod flowchart;
 #[cfg(feature = "torch")]
 mod kernels;
+#[cfg(feature = "logging")]
+pub mod logging;
 #[cfg(feature = "torch")]
 mod memory;
 pub mod metrics;

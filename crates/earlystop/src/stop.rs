@@ -6,7 +6,7 @@
 //!
 //! - [`on_signals`] turns the first Ctrl-C (SIGINT) or SIGTERM into a request.
 //! - An event callback of [`Trainer::optimize`](crate::Trainer::optimize) requests a stop by its return value, see
-//!   [`Response`].
+//!   [`Response`]. So does a [`Callback`](crate::trainer::Callback), which sees the model as well.
 //! - A notebook's stop button creates the file that the environment variable `EARLYSTOP_INTERRUPT_FILE` names.
 //!
 //! A [`Trainer`](crate::Trainer) looks for requests after every iteration. A hand-written loop calls [`requested`]:
@@ -145,21 +145,21 @@ impl Response for Option<StopReason> {
 /// Stops on [`ControlFlow::Break`], without a reason of its own.
 impl Response for ControlFlow<()> {
     fn into_request(self) -> Option<StopReason> {
-        self.is_break().then(|| request("callback", "it asked for a stop"))
+        self.is_break().then(|| StopReason::requested("it asked for a stop"))
     }
 }
 
 /// Stops on [`ControlFlow::Break`], for the given reason.
 impl Response for ControlFlow<&str> {
     fn into_request(self) -> Option<StopReason> {
-        self.break_value().map(|why| request("callback", why))
+        self.break_value().map(StopReason::requested)
     }
 }
 
 /// Stops on [`ControlFlow::Break`], for the given reason.
 impl Response for ControlFlow<String> {
     fn into_request(self) -> Option<StopReason> {
-        self.break_value().map(|why| request("callback", why))
+        self.break_value().map(StopReason::requested)
     }
 }
 

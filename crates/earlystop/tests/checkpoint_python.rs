@@ -1,7 +1,10 @@
 //! Python reads our files, and we read Python's.
 #![cfg(feature = "torch")]
 
-use std::path::{Path, PathBuf};
+#[path = "common/python.rs"]
+mod python;
+
+use std::path::Path;
 use std::process::Command;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
@@ -9,38 +12,14 @@ use earlystop::trainer::evaluate;
 use earlystop::{Mnist, Network, Optimizer, Trainer};
 use tch::{Device, Kind, Tensor};
 
-/// A Python that has numpy: `EARLYSTOP_PYTHON`, or the workspace's environment, or the system's.
-fn python_with_numpy() -> Option<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let candidates = std::env::var_os("EARLYSTOP_PYTHON").map(PathBuf::from).into_iter().chain([
-        workspace.join(".venv/bin/python"),
-        workspace.join(".venv/Scripts/python.exe"),
-        PathBuf::from("python3"),
-    ]);
-    let has_numpy = |python: &PathBuf| {
-        Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|output| output.status.success())
-    };
-    candidates.into_iter().find(has_numpy)
-}
-
 fn numbers(size: &[i64]) -> Tensor {
     Tensor::arange(size.iter().product::<i64>(), (Kind::Float, Device::Cpu)).reshape(size)
-}
-
-/// As above; in CI it must be there, elsewhere the test says that it was skipped.
-fn python_or_skip() -> Option<PathBuf> {
-    let python = python_with_numpy();
-    if python.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "no Python with numpy; name one by EARLYSTOP_PYTHON");
-        eprintln!("SKIPPED: no Python with numpy; name one by EARLYSTOP_PYTHON");
-    }
-    python
 }
 
 #[test]
 fn numpy_restores_the_network_and_reaches_the_same_accuracy() {
     const COUNT: usize = 1000;
-    let Some(python) = python_or_skip() else { return };
+    let Some(python) = python::with("numpy") else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/MNIST");
     let data = Mnist::load(&folder, |_| ()).unwrap();
     let layers = Network::builder([28, 28, 1]).conv2d(5, 16, "layer_conv1").max_pool(2, 2);
@@ -66,7 +45,7 @@ fn numpy_restores_the_network_and_reaches_the_same_accuracy() {
 
 #[test]
 fn numpy_reads_our_file_and_we_read_its() {
-    let Some(python) = python_or_skip() else { return };
+    let Some(python) = python::with("numpy") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) = (dir.path().join("ours.safetensors"), dir.path().join("theirs.safetensors"));
     // Channels last in memory: the file has the logical order all the same.
@@ -95,20 +74,9 @@ fn share(t: &NamedTensor) -> NamedTensor<'static> {
     NamedTensor::new(&*t.name, t.tensor().unwrap().shallow_clone())
 }
 
-/// A Python that also has the package safetensors, or `None`, with a line that says so.
-fn safetensors_or_skip() -> Option<PathBuf> {
-    let python = python_or_skip()?;
-    let has_package = Command::new(&python).args(["-c", "import safetensors"]).output();
-    if !has_package.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no Python package safetensors");
-        return None;
-    }
-    Some(python)
-}
-
 #[test]
 fn python_reads_our_several_files_and_we_read_its() {
-    let Some(python) = safetensors_or_skip() else { return };
+    let Some(python) = python::with("safetensors") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) = (dir.path().join("ours.safetensors"), dir.path().join("theirs.safetensors"));
     let state = || {
@@ -135,7 +103,7 @@ fn python_reads_our_several_files_and_we_read_its() {
 
 #[test]
 fn files_of_pythons_safetensors_are_read() {
-    let Some(python) = safetensors_or_skip() else { return };
+    let Some(python) = python::with("safetensors") else { return };
     let dir = tempfile::tempdir().unwrap();
     let ours = dir.path().join("ours.safetensors");
     let state = || {

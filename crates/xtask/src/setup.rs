@@ -113,6 +113,13 @@ pub(crate) fn ensure_clients(workspace: &Workspace) -> Result<PathBuf> {
     python::ensure_own(&workspace.kernel().join("clients"), &wanted, "crates/kernel/tests/requirements.txt")
 }
 
+/// Makes the Python environment ready that has what the library's tests read our files with; gives its Python.
+pub(crate) fn ensure_readers(workspace: &Workspace) -> Result<PathBuf> {
+    let _lock = lock(workspace)?;
+    let wanted = requirements::Requirements::read_pins(&workspace.reader_requirements())?;
+    python::ensure_own(&workspace.kernel().join("readers"), &wanted, "crates/earlystop/tests/requirements.txt")
+}
+
 /// Lets one set-up at a time work in the clone.
 fn lock(workspace: &Workspace) -> Result<File> {
     let path = workspace.kernel().join("setup.lock");

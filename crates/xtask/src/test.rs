@@ -7,6 +7,9 @@ use std::process::Command;
 use crate::workspace::Workspace;
 use crate::{Result, command, notebook, setup};
 
+/// All features of the library, except for `doc-only`, with which no test can be linked.
+const FEATURES: &str = "--features=earlystop/logging";
+
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let mut long = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     while let Some(arg) = args.next()? {
@@ -23,12 +26,13 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     notebook::check_committed(&workspace)?;
     // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
     let environment = setup::ensure(&workspace)?;
-    let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
+    setup::ensure_readers(&workspace)?;
+    let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    let docs =
-        ["doc", "--package=earlystop", "--no-deps", "--locked", "--config=build.rustdocflags=['--deny=warnings']"];
+    let deny = "--config=build.rustdocflags=['--deny=warnings']";
+    let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", deny];
     cargo(&workspace, "build the documentation without warnings", docs, long)?;
-    cargo(&workspace, "pass the tests", ["test", "--workspace", "--locked"], long)?;
+    cargo(&workspace, "pass the tests", ["test", "--workspace", FEATURES, "--locked"], long)?;
     if !long {
         return Ok(());
     }

@@ -189,6 +189,27 @@ impl EarlyStopping {
         if self.should_stop(iteration) { self.judge.reason() } else { None }
     }
 
+    /// Returns the iteration after which the rule stops the run unless a later evaluation changes that, or nothing if it cannot
+    /// know it yet.
+    ///
+    /// ```
+    /// use earlystop::early_stopping::EarlyStopping;
+    ///
+    /// let mut stopping = EarlyStopping::new(1000);
+    /// assert_eq!(stopping.stop_at(), None);
+    /// stopping.observe(4800, 0.988)?;
+    /// assert_eq!(stopping.stop_at(), Some(5801));
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn stop_at(&self) -> Option<u64> {
+        self.judge.stop_at()
+    }
+
+    /// Returns the score that the rule monitors.
+    pub(crate) fn metric(&self) -> &Metric {
+        self.judge.metric()
+    }
+
     /// Returns the best evaluation so far, as the rule sees it, or nothing before the first one.
     pub fn best(&self) -> Option<Best> {
         self.judge.kept().map(|kept| kept.best)

@@ -62,6 +62,11 @@ pub struct StopReport {
 }
 
 impl StopReason {
+    /// A request of a [callback](crate::trainer::Callback) to stop; prints as `callback: why`.
+    pub fn requested(why: impl Into<String>) -> Self {
+        Self { kind: StopKind::Requested, rule: "callback".to_owned(), why: why.into() }
+    }
+
     /// Formats the reason as a sentence: `Stopped by patience(1000): no improvement for ….` A value that is not finite
     /// stops every run, so the sentence does not blame the rule.
     pub(crate) fn sentence(&self) -> String {

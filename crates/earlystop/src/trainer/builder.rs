@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::best::Best;
+use super::callback::{Callback, Callbacks};
 use super::commit::{Commits, SaveSettings};
 use super::policy::SavePolicy;
 use super::state::{Losses, Settings};
@@ -40,6 +41,7 @@ pub struct TrainerBuilder<M: Model = Network> {
     saves_in_background: bool,
     records_mistakes: bool,
     keeps_best_in_memory: bool,
+    callbacks: Vec<Box<dyn Callback<M> + Send>>,
 }
 
 /// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
@@ -80,6 +82,7 @@ impl<M: Model> TrainerBuilder<M> {
             saves_in_background: false,
             records_mistakes: false,
             keeps_best_in_memory: true,
+            callbacks: Vec::new(),
         }
     }
 
@@ -255,6 +258,15 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
+    /// Adds a [`Callback`], which watches each call of [`Trainer::optimize`]. Default: none. Several are called in the order in
+    /// which they were added.
+    ///
+    /// The module `logging`, with the feature of that name, has callbacks that show a progress bar or write log files.
+    pub fn callback(mut self, callback: impl Callback<M> + Send + 'static) -> Self {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+
     /// Builds the trainer.
     ///
     /// # Errors
@@ -300,6 +312,7 @@ impl<M: Model> TrainerBuilder<M> {
             parts: self.parts,
             commits: Commits::new(store, settings),
             best: Best::new(self.keeps_best_in_memory),
+            callbacks: Callbacks::new(self.callbacks),
             model: self.model,
             optimizer: self.optimizer,
             train: self.train,

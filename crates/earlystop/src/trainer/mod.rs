@@ -17,6 +17,7 @@
 mod background;
 mod best;
 mod builder;
+mod callback;
 mod commit;
 mod evaluation;
 mod event;
@@ -37,6 +38,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use best::{Restored, RestoredFrom};
 pub use builder::{FailedSave, TrainerBuilder};
+pub use callback::{Callback, Progress};
 pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
 pub use images::ImageBatch;
@@ -54,6 +56,7 @@ use crate::optimizer::{Batches, Gradients, Optimizer};
 use crate::random::{Purpose, stream, with_libtorch_seeded};
 use crate::{kernels, stop};
 use best::Best;
+use callback::Callbacks;
 use commit::Commits;
 use model::are_finite;
 use policy::Moment;
@@ -109,6 +112,7 @@ pub struct Trainer<M: Model = Network> {
     reductions: Reductions,
     commits: Commits,
     best: Best,
+    callbacks: Callbacks<M>,
     iteration: u64,
     /// Whether the evaluation after this iteration is missing, because it has failed.
     lacks_evaluation: bool,
@@ -148,16 +152,16 @@ impl<M: Model> Trainer<M> {
     /// is not trained further: the call only reports.
     ///
     /// `on_event` is called with each [`Event`]. It may return nothing, or a [`Response`](stop::Response) that stops the
-    /// training. Other requests to stop come from signals and from a notebook's stop button, see [`stop`]. The training then
-    /// finishes its iteration, saves its state even between evaluations, and returns a report with the reason. Call this
-    /// function again, or resume in a new process, to continue as if nothing had happened.
+    /// training. Other requests to stop come from [callbacks](Callback), from signals and from a notebook's stop button, see
+    /// [`stop`]. The training then finishes its iteration, saves its state even between evaluations, and returns a report with
+    /// the reason. Call this function again, or resume in a new process, to continue as if nothing had happened.
     ///
     /// # Errors
     ///
     /// If the folder is in use by another process or contains another run; if another trainer continued the run after this
     /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Also any error of the model
-    /// and its data. Checkpoints saved before stay valid, and everything in memory is kept: call this function again to repeat
-    /// what has failed, and to continue.
+    /// and its data, and the first error of a [callback](Callback). Checkpoints saved before stay valid, and everything in memory
+    /// is kept: call this function again to repeat what has failed, and to continue.
     pub fn optimize<R: stop::Response>(
         &mut self,
         num_iterations: u64,
@@ -187,14 +191,19 @@ impl<M: Model> Trainer<M> {
             // The first error counts.
             let _ = self.collect(true, report);
         }
-        trained
+        self.callbacks.take_error().map_or(trained, Err)
     }
 
     fn train_on(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
         self.requested = None;
         let (start, before) = (Instant::now(), self.elapsed);
-        if self.will_train(end) || self.lacks_evaluation || self.commits.has_failed() {
+        let has_work = self.will_train(end) || self.lacks_evaluation || self.commits.has_failed();
+        self.callbacks.prepare(end, has_work);
+        if has_work {
             self.take_folder(report)?;
+        }
+        self.begin_callbacks()?;
+        if has_work {
             self.note_machine(report);
         }
         // Checked here, not in each step: nobody can change the model's variables while this call trains it.
@@ -202,7 +211,7 @@ impl<M: Model> Trainer<M> {
         while self.will_train(end) || self.lacks_evaluation {
             self.collect(false, report)?;
             self.requested = self.requested.take().or_else(stop::requested);
-            if self.requested.is_some() {
+            if self.requested.is_some() || self.callbacks.have_failed() {
                 break;
             }
             let is_end = |iteration| iteration == end && evaluates_at_end;
@@ -215,6 +224,7 @@ impl<M: Model> Trainer<M> {
                 self.elapsed = before + start.elapsed();
                 let is_due = self.iteration.is_multiple_of(self.evaluate_every);
                 self.lacks_evaluation = is_due || is_end(self.iteration) || !loss.is_finite();
+                self.step_callbacks(loss);
                 batch
             };
             let (mut evaluated, mut is_reduced) = (None, false);
@@ -253,14 +263,15 @@ impl<M: Model> Trainer<M> {
         }
         self.collect(true, report)?;
         // Without its evaluation, a resumed run would never have it.
-        if self.requested.is_some() && !self.lacks_evaluation {
+        if (self.requested.is_some() || self.callbacks.have_failed()) && !self.lacks_evaluation {
             self.commit_if_unsaved(report)?;
             self.collect(true, report)?;
         }
-        if let Some(reason) = self.stopped.as_ref().or(self.requested.as_ref()) {
-            report(&Event::Stopped(reason.clone()));
+        // Requests in answer to these come too late.
+        if let Some(reason) = self.stopped.clone().or_else(|| self.requested.clone()) {
+            self.tell(&Event::Stopped(reason), report);
         }
-        report(&Event::Finished { time: start.elapsed() });
+        self.tell(&Event::Finished { time: start.elapsed() }, report);
         self.commits.end()?;
         Ok(self.report())
     }
@@ -311,7 +322,8 @@ impl<M: Model> Trainer<M> {
     }
 
     fn will_train(&self, end: u64) -> bool {
-        self.stopped.is_none() && self.requested.is_none() && self.iteration < end
+        let is_ended = self.stopped.is_some() || self.requested.is_some() || self.callbacks.have_failed();
+        !is_ended && self.iteration < end
     }
 
     /// Reports once what makes training slow on this machine.
@@ -329,7 +341,7 @@ impl<M: Model> Trainer<M> {
 
     /// Reports an event and takes the answer.
     fn ask(&mut self, event: &Event, report: Report) {
-        let request = report(event);
+        let request = self.tell(event, report);
         self.requested = self.requested.take().or(request);
     }
 

@@ -4,6 +4,7 @@ use std::env;
 
 use tch::Tensor;
 
+use super::callback::Callbacks;
 use super::commit::Commits;
 use super::{Model, Trainer};
 use crate::checkpoint::Store;
@@ -15,7 +16,7 @@ use crate::values::bytes;
 ///
 /// `new_trainer` returns identical trainers. One trains straight to iteration `end`. A second one is interrupted after
 /// iteration `break_at`, which may be any iteration before `end`, and a third one resumes from its checkpoint. The
-/// checkpoints are written to a temporary folder.
+/// checkpoints are written to a temporary folder. Their [callbacks](super::Callback) are not called.
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
@@ -49,6 +50,7 @@ pub fn verify_resume<M: Model>(
     let mut trainer = || -> Result<Trainer<M>> {
         let mut trainer = new_trainer()?;
         trainer.commits.folder = None;
+        trainer.callbacks = Callbacks::new(Vec::new());
         Ok(trainer)
     };
     let (mut straight, mut interrupted, mut resumed) = (trainer()?, trainer()?, trainer()?);
