@@ -160,9 +160,11 @@ pub type Metadata = BTreeMap<String, String>;
 /// # let foreign = vec![NamedTensor::new("fc1.weight", &[1.0f32; 6][..]).with_shape([2, 3])];
 /// # Saver::new().save(&path, &[&foreign], &Metadata::new())?;
 /// # let mut network = Network { weight: vec![0.0; 6] };
-/// let weight = NamedTensor::new("layer_fc1.weight", &mut network.weight[..]).with_shape([2, 3]);
-/// let renamed = NamedTensor { name: weight.name.replace("layer_", ""), ..weight };
-/// Saver::new().restore(&path, &[&vec![renamed]])?;
+/// let mut weight = NamedTensor::new("layer_fc1.weight", &mut network.weight[..]).with_shape([2, 3]);
+/// weight.name = weight.name.replace("layer_", "");
+/// let renamed = vec![weight];
+/// Saver::new().restore(&path, &[&renamed])?;
+/// drop(renamed); // it borrows the weight
 /// assert_eq!(network.weight, [1.0; 6]);
 /// # Ok::<(), earlystop::Error>(())
 /// ```

@@ -22,10 +22,12 @@ use crate::Result;
 /// let mut weights = vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
 /// let state = vec![NamedTensor::new("layer_fc1.weight", &weights[..]).with_shape([2, 3])];
 /// Saver::new().save(&path, &[&state], &Metadata::new())?;
+/// drop(state); // it borrows the weights
 ///
 /// weights.fill(0.0);
 /// let state = vec![NamedTensor::new("layer_fc1.weight", &mut weights[..]).with_shape([2, 3])];
 /// Saver::new().restore(&path, &[&state])?;
+/// drop(state);
 /// assert_eq!(weights[5], 6.0);
 /// # Ok::<(), earlystop::Error>(())
 /// ```
