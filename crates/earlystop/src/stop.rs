@@ -104,7 +104,8 @@ pub fn reset() {
 
 /// What an event callback may return: nothing to go on, or a value that can ask for a stop.
 ///
-/// ```
+#[cfg_attr(feature = "torch", doc = "```")]
+#[cfg_attr(not(feature = "torch"), doc = "```ignore")] // there is no trainer
 /// # use earlystop::ndarray::{Array1, Array3};
 /// # let examples = |n| earlystop::Examples::new(Array3::zeros((n, 4, 4)), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
