@@ -1,4 +1,4 @@
-//! Early stopping and crash-safe checkpoints for a model without libtorch: logistic regression in plain Rust.
+//! Early stopping and crash-safe checkpoints without libtorch, for logistic regression in plain Rust.
 //!
 //! `cargo run --example without_torch --no-default-features -- FOLDER`. Stop it at any time, and run it again: it continues.
 
@@ -17,7 +17,7 @@ struct Model {
 }
 
 impl Model {
-    /// Names all that must survive. Gives them for writing too, so that they can be restored.
+    /// Returns everything that a resumed run needs. The slices are mutable, so that a restore can write to them.
     fn state(&mut self) -> Vec<NamedTensor<'_>> {
         vec![
             NamedTensor::new("weights", &mut self.weights[..]),
@@ -31,7 +31,7 @@ impl Model {
         1.0 / (1.0 + (-sum).exp())
     }
 
-    /// A step of gradient descent on all examples.
+    /// Makes one step of gradient descent on all examples.
     fn train(&mut self, examples: &[Example]) {
         let (mut weights, mut bias) = ([0.0; FEATURES], 0.0);
         for Example { x, y } in examples {
@@ -58,7 +58,7 @@ struct Example {
     y: f64,
 }
 
-/// Few and noisy examples, so that training for too long does harm.
+/// Generates few and noisy examples, so that the model overfits when it trains for too long.
 fn examples(count: u64, first: u64) -> Vec<Example> {
     let noise = |number: u64| {
         let mixed = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -3,9 +3,7 @@
 //! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
 //! because a notebook's `?` prints the outer message alone.
 
-#[cfg(feature = "torch")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{CheckpointPart, LockHolder, Mismatch};
 #[cfg(feature = "torch")]
@@ -217,6 +215,11 @@ impl Error {
     pub(crate) fn argument(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
+}
+
+/// Turns an error of the operating system into ours, with what could not be done to `path`.
+pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { path: path.to_owned(), action, source }
 }
 
 /// For the caller's own operations on tensors.

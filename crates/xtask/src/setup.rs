@@ -13,7 +13,7 @@ mod warm_up;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::workspace::Workspace;
@@ -101,23 +101,24 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
 
 /// Makes the Python environment of the benchmark's rivals ready, which is large; gives its Python.
 pub(crate) fn ensure_rivals(workspace: &Workspace) -> Result<PathBuf> {
-    let _lock = lock(workspace)?;
-    let wanted = requirements::Requirements::read_pins(&workspace.bench_requirements())?;
-    python::ensure_own(&workspace.bench_venv(), &wanted, "crates/bench/requirements.txt")
+    ensure_python(workspace, &workspace.bench_venv(), "crates/bench/requirements.txt")
 }
 
 /// Makes the Python environment of the clients ready that the kernel is tested with; gives its Python.
 pub(crate) fn ensure_clients(workspace: &Workspace) -> Result<PathBuf> {
-    let _lock = lock(workspace)?;
-    let wanted = requirements::Requirements::read_pins(&workspace.kernel_crate().join("tests/requirements.txt"))?;
-    python::ensure_own(&workspace.kernel().join("clients"), &wanted, "crates/kernel/tests/requirements.txt")
+    ensure_python(workspace, &workspace.kernel().join("clients"), "crates/kernel/tests/requirements.txt")
 }
 
 /// Makes the Python environment ready that has what the library's tests read our files with; gives its Python.
 pub(crate) fn ensure_readers(workspace: &Workspace) -> Result<PathBuf> {
+    ensure_python(workspace, &workspace.kernel().join("readers"), "crates/earlystop/tests/requirements.txt")
+}
+
+/// Makes a Python environment of its own ready, with what a file in the clone lists; gives its Python.
+fn ensure_python(workspace: &Workspace, environment: &Path, list: &str) -> Result<PathBuf> {
     let _lock = lock(workspace)?;
-    let wanted = requirements::Requirements::read_pins(&workspace.reader_requirements())?;
-    python::ensure_own(&workspace.kernel().join("readers"), &wanted, "crates/earlystop/tests/requirements.txt")
+    let wanted = requirements::Requirements::read_pins(&workspace.root.join(list))?;
+    python::ensure_own(environment, &wanted, list)
 }
 
 /// Lets one set-up at a time work in the clone.

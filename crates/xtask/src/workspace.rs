@@ -39,15 +39,6 @@ impl Workspace {
         self.root.join(".bench-venv")
     }
 
-    pub(crate) fn bench_requirements(&self) -> PathBuf {
-        self.root.join("crates/bench/requirements.txt")
-    }
-
-    /// What the library's tests need of Python, besides `environment.yml`.
-    pub(crate) fn reader_requirements(&self) -> PathBuf {
-        self.root.join("crates/earlystop/tests/requirements.txt")
-    }
-
     /// The sources of the Rust kernel.
     pub(crate) fn kernel_crate(&self) -> PathBuf {
         self.root.join("crates/kernel")

@@ -11,7 +11,7 @@ use std::fs::{self, Metadata as FileMetadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::files::{Files, folder_of, follow_links, io_error};
+use super::files::{Files, folder_of, follow_links};
 use super::format::{Entry, FORMAT, Plan, RESERVED, expect_header_size, prepare};
 use super::index::{Part, index_text};
 use super::layout::{base_of, index_of, is_index, mark, part_name, stem_of};
@@ -19,6 +19,7 @@ use super::lock::random_token;
 use super::parts::{MARK, named_by, parts_of, remove_leftovers, remove_stale_index};
 use super::writing::{Placed, Writing, lock_folder, remove_temporaries};
 use super::{Metadata, NamedTensor, Warning};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// A state that is in place.

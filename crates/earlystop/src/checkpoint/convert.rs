@@ -3,14 +3,15 @@
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-/// Returns whether values of the type can be converted to every other such type.
+/// Returns whether this is a floating-point type that [`convert`] supports.
 pub(super) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
 }
 
-/// Converts the values of a buffer into those of another. A smaller type takes the nearest value, and infinity beyond its range.
+/// Converts the values in `bytes` to another floating-point type and writes them to `target`.
 ///
-/// Does nothing unless both types are [floats](is_float).
+/// Values are rounded to the nearest one of the new type; values beyond its range become infinite. Does nothing unless both types
+/// are [supported](is_float).
 pub(super) fn convert(from: Dtype, bytes: &[u8], to: Dtype, target: &mut [u8]) {
     match from {
         Dtype::F16 => convert_to(to, target, bytes.as_chunks().0.iter().map(|it| f16::from_le_bytes(*it).to_f64())),

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::CheckpointPart;
 use super::checksum::hex;
-use super::files::{io_error, open_regular, read_at};
+use super::files::{open_regular, read_at};
 use super::header::{Header, HeaderTensor, Seal};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// How much is read and hashed at once: it stays in the processor's cache.

@@ -60,7 +60,7 @@ const ERRORS: [ErrorKind; 3] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded
 /// About ten writes for each of the small files here.
 const SMALL_WRITES: usize = 64;
 
-/// A tensor that lives as long as the test's process.
+/// Creates a tensor that lives until the test process ends.
 fn named(name: &str, values: &[f32]) -> NamedTensor<'static> {
     NamedTensor::new(name, values.to_vec().leak() as &'static [f32])
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use super::Warning;
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// The operations that a save consists of, so that tests can let each of them fail.
@@ -68,11 +69,6 @@ pub(super) trait Files: Debug + Send + Sync {
 pub(super) struct Disk;
 
 impl Files for Disk {}
-
-/// An [`Error::Io`] that says what could not be done to `path`.
-pub(super) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { path: path.to_owned(), action, source }
-}
 
 /// Returns whether the file system does not offer an operation, as opposed to one that failed.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {

@@ -12,9 +12,9 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::checksum::hex_sha256;
-use super::files::io_error;
 use super::format::{Entry, FORMAT, HEADER_SUM, MAX_HEADER_BYTES, RESERVED, TENSOR_SUM, seal_of, unsealed_header};
 use super::{CheckpointPart, Metadata, TensorInfo, UnsupportedTensor};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// libtorch takes no tensor of more dimensions.
@@ -54,7 +54,7 @@ pub(super) struct HeaderTensor {
     pub(super) sha256: Option<String>,
 }
 
-/// A tensor, and whether its element type is known.
+/// A tensor of a known or an unknown element type.
 #[derive(Debug)]
 pub(super) enum Content {
     Known(TensorInfo),

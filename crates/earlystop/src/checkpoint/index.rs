@@ -15,10 +15,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::checksum::hex_sha256;
-use super::files::{io_error, open_regular};
+use super::files::open_regular;
 use super::format::{FORMAT, HEADER_SUM, MAX_HEADER_BYTES, RESERVED, json, seal_of, sealed, unsealed_start};
 use super::header::UniqueStrings;
 use super::{CheckpointPart, Metadata};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// Starts a key with the size and the checksum of a part: `checkpoint.file/NAME`.

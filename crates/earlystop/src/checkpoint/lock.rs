@@ -18,8 +18,9 @@ use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 
 use super::Warning;
-use super::files::{Files, io_error, is_unsupported, read_at, write_at_start};
+use super::files::{Files, is_unsupported, read_at, write_at_start};
 use super::process::Process;
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// The size of the record, padded, so that one write replaces all of an older one.

@@ -1,6 +1,7 @@
-//! The values of tensors that are no tensors of libtorch: slices, and tensors of other libraries.
+//! Tensor values outside libtorch: slices, and tensors of other libraries.
 
-use std::sync::{Mutex, PoisonError};
+use std::borrow::Cow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -9,13 +10,13 @@ use safetensors::tensor::{Dtype, View};
 use super::convert::convert;
 use crate::Result;
 
-/// The size of a block in bytes, at most.
+/// The maximum size of a block in bytes.
 pub(super) const BLOCK_BYTES: usize = 4 << 20;
 
-/// Fills a buffer with a tensor's bytes in a file, from a position on.
+/// Reads bytes of a tensor from a file into a buffer, starting at an offset in the tensor's data.
 pub(super) type Read<'a> = &'a mut dyn FnMut(&mut [u8], u64) -> Result<()>;
 
-/// Where the values of a tensor are.
+/// Memory that contains the values of a tensor.
 pub(super) trait Place: Send + Sync {
     fn dtype(&self) -> Dtype;
     fn shape(&self) -> Vec<i64>;
@@ -23,15 +24,16 @@ pub(super) trait Place: Send + Sync {
     fn bytes(&self) -> usize;
     /// Calls `each` with the bytes in row-major order, block by block.
     fn read(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
-    /// Says why nothing can be written, if so.
+    /// Returns why the values cannot be overwritten, or `None` if they can.
     fn why_read_only(&self) -> Option<&'static str>;
-    /// Writes what `read` gets from a file, where it has the type `stored`; does nothing where nothing can be written.
+    /// Overwrites the values with those that `read` returns, which have the type `stored` in the file. Does nothing if the values
+    /// are read-only.
     fn overwrite(&self, stored: Dtype, buffer: &mut Vec<u8>, read: Read<'_>) -> Result<()>;
 }
 
-/// A type of numbers that checkpoints can hold.
+/// A number type that checkpoints can store.
 pub trait Element: Pod + Send + Sync {
-    /// The name of the type in a file.
+    /// The element type in a safetensors file.
     const DTYPE: Dtype;
 }
 
@@ -49,55 +51,52 @@ elements! {
     u64 => U64, u32 => U32, u16 => U16, u8 => U8,
 }
 
-/// A slice that can be saved.
-pub(super) struct ReadOnly<'a> {
+/// A read-only slice, viewed as a one-dimensional tensor.
+pub(super) struct Slice<'a> {
     dtype: Dtype,
+    shape: [usize; 1],
     bytes: &'a [u8],
 }
 
-impl<'a> ReadOnly<'a> {
+impl<'a> Slice<'a> {
     pub(super) fn new<T: Element>(values: &'a [T]) -> Self {
-        ReadOnly { dtype: T::DTYPE, bytes: bytemuck::cast_slice(values) }
+        Slice { dtype: T::DTYPE, shape: [values.len()], bytes: bytemuck::cast_slice(values) }
     }
 }
 
-impl Place for ReadOnly<'_> {
+impl View for Slice<'_> {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    fn shape(&self) -> Vec<i64> {
-        length(self.dtype, self.bytes())
+    fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
-    fn bytes(&self) -> usize {
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
         self.bytes.len()
-    }
-
-    fn read(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.bytes.chunks(BLOCK_BYTES).try_for_each(each)
-    }
-
-    fn why_read_only(&self) -> Option<&'static str> {
-        Some("its values are a shared slice, which cannot be written to: use a `&mut` slice to restore")
-    }
-
-    fn overwrite(&self, _: Dtype, _: &mut Vec<u8>, _: Read<'_>) -> Result<()> {
-        Ok(())
     }
 }
 
-/// A slice that can be saved and restored.
+/// A mutable slice, which can be saved and restored.
 pub(super) struct Memory<'a> {
     dtype: Dtype,
+    /// The number of elements.
     length: usize,
     bytes: Mutex<&'a mut [u8]>,
 }
 
 impl<'a> Memory<'a> {
     pub(super) fn new<T: Element>(values: &'a mut [T]) -> Self {
-        let bytes = bytemuck::cast_slice_mut(values);
-        Memory { dtype: T::DTYPE, length: bytes.len(), bytes: Mutex::new(bytes) }
+        Memory { dtype: T::DTYPE, length: values.len(), bytes: Mutex::new(bytemuck::cast_slice_mut(values)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, &'a mut [u8]> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,15 +106,15 @@ impl Place for Memory<'_> {
     }
 
     fn shape(&self) -> Vec<i64> {
-        length(self.dtype, self.length)
+        vec![self.length as i64]
     }
 
     fn bytes(&self) -> usize {
-        self.length
+        self.lock().len()
     }
 
     fn read(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).chunks(BLOCK_BYTES).try_for_each(each)
+        self.lock().chunks(BLOCK_BYTES).try_for_each(each)
     }
 
     fn why_read_only(&self) -> Option<&'static str> {
@@ -123,7 +122,7 @@ impl Place for Memory<'_> {
     }
 
     fn overwrite(&self, stored: Dtype, buffer: &mut Vec<u8>, read: Read<'_>) -> Result<()> {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = self.lock();
         if stored == self.dtype {
             return read(&mut bytes, 0);
         }
@@ -170,7 +169,7 @@ impl<V: View + Send + Sync> Place for Viewed<'_, V> {
     }
 
     fn why_read_only(&self) -> Option<&'static str> {
-        let why = "nothing can be written to it: make its values by Values::restored_by";
+        let why = "its values can only be read: restore into a `&mut` slice, or make them by Values::restored_by";
         self.restore.is_none().then_some(why)
     }
 
@@ -187,9 +186,4 @@ impl<V: View + Send + Sync> Place for Viewed<'_, V> {
         convert(stored, buffer, dtype, &mut converted);
         restore(&converted)
     }
-}
-
-/// The shape of a slice.
-fn length(dtype: Dtype, bytes: usize) -> Vec<i64> {
-    vec![(bytes * 8 / dtype.bitsize()) as i64]
 }

@@ -77,7 +77,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Returns whether only the element types differ, and both are floating-point.
+/// Returns whether only the element types differ and both are floating-point types.
 fn is_convertible(expected: &TensorInfo, found: &TensorInfo) -> bool {
     expected.shape == found.shape && expected.dtype != found.dtype && is_float(expected.dtype) && is_float(found.dtype)
 }

@@ -125,7 +125,7 @@ pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
-pub(crate) use store::{FoundHistory, Position, history_of, read_history};
+pub(crate) use store::{FoundHistory, Position, read_history};
 pub use store::{History, Saved, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
@@ -137,7 +137,7 @@ pub type Metadata = BTreeMap<String, String>;
 
 /// Something with tensors to save and restore: a network, an optimizer, a list of tensors.
 ///
-/// Types of libtorch implement it, and lists of [`NamedTensor`]s of any library.
+/// Implemented for `tch::nn::VarStore`, for this crate's networks and optimizers, and for lists of [`NamedTensor`]s.
 ///
 /// # Examples
 ///
@@ -197,7 +197,7 @@ impl fmt::Display for TensorInfo {
     }
 }
 
-/// A tensor in a file whose element type is newer than this library.
+/// A tensor in a file whose element type this library does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnsupportedTensor {

@@ -6,11 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::data_file::DataFile;
-use super::files::{folder_of, follow_links, io_error};
-use super::header::{HeaderTensor, Seal};
+use super::files::{folder_of, follow_links};
+use super::header::{Header, HeaderTensor, Seal};
 use super::index::{Index, Part};
 use super::layout::{index_of, is_index};
 use super::{CheckpointPart, Metadata};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// A checkpoint whose files are open.
@@ -21,6 +22,8 @@ pub(super) struct Opened {
     pub(super) tensors: Vec<(usize, HeaderTensor)>,
     /// The caller's own entries.
     pub(super) metadata: Metadata,
+    /// This module's entries, by their keys without the prefix.
+    pub(super) internal: Metadata,
     /// What the checksums in the headers and the index are worth.
     pub(super) seal: Seal,
 }
@@ -98,9 +101,9 @@ fn find_and<T>(path: &Path, one: impl Fn(&Path) -> Result<T>, several: impl Fn(&
 
 fn open_one(path: &Path) -> Result<Opened> {
     let (file, header) = DataFile::open(path)?;
-    let tensors = header.tensors.into_iter().map(|tensor| (0, tensor)).collect();
-    let (metadata, seal) = (header.metadata, header.seal);
-    Ok(Opened { files: vec![file], tensors, metadata, seal })
+    let Header { tensors, metadata, internal, seal, .. } = header;
+    let tensors = tensors.into_iter().map(|tensor| (0, tensor)).collect();
+    Ok(Opened { files: vec![file], tensors, metadata, internal, seal })
 }
 
 fn open_several(index: &Index) -> Result<Opened> {
@@ -147,7 +150,7 @@ fn open_several(index: &Index) -> Result<Opened> {
         return Err(index.refuse(format!("it says that the tensor {name:?} is in {file:?}, which does not hold it")));
     }
     metadata.extend(index.metadata.clone());
-    Ok(Opened { files, tensors, metadata, seal })
+    Ok(Opened { files, tensors, metadata, internal: index.internal.clone(), seal })
 }
 
 /// Returns the path of a part: beside the index, or beside the file that the index is a symbolic link to.

@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::files::{Files, folder_of, io_error, sync_folder};
+use super::files::{Files, folder_of, sync_folder};
 use super::format::SUM_PREFIX;
 use super::header::Header;
 use super::layout::{base_of, index_of, is_index, marks_in, part_of, stem_of};
 use super::writing::{is_abandoned, lock_folder};
 use crate::Result;
+use crate::error::io_error;
 
 /// The key, without its prefix, by which a part tells what it is.
 pub(super) const MARK: &str = "part";

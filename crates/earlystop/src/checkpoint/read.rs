@@ -60,7 +60,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads the header only, or the index and the headers of several files: the names, element types, shapes and metadata.
+    /// Reads only the header, or the index and all headers if there are several files: names, element types, shapes and metadata.
     ///
     /// `path` is that of the only file, that of the index, or where a state in several files was [saved](super::Saver::save):
     /// if there is no such file, but an index of that name, the index is read. The checksums of headers and index are
@@ -123,6 +123,11 @@ impl Checkpoint {
         self.opened.tensors.iter().map(|(file, tensor)| (*file, tensor))
     }
 
+    /// This module's entries, by their keys without the prefix.
+    pub(super) fn internal(&self) -> &Metadata {
+        &self.opened.internal
+    }
+
     /// Returns the path by which the checkpoint was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -141,12 +146,12 @@ impl Checkpoint {
         self.is_verified
     }
 
-    /// Returns names, element types and shapes, in the file's order, without those of [`unsupported`](Self::unsupported).
+    /// Returns the name, element type and shape of each tensor in the order of the file, except for [`unsupported`](Self::unsupported).
     pub fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors().filter_map(|(_, tensor)| tensor.content.info())
     }
 
-    /// Returns the tensors whose element type is not known, so that only their bytes can be read.
+    /// Returns the tensors of unknown element types. Only their bytes can be read.
     pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
         self.tensors().filter_map(|(_, tensor)| match &tensor.content {
             Content::Known(_) => None,
@@ -154,7 +159,7 @@ impl Checkpoint {
         })
     }
 
-    /// Reads the bytes of a tensor: its elements in row-major order, in little-endian format.
+    /// Reads the bytes of a tensor: the little-endian elements in row-major order.
     ///
     /// # Errors
     ///
@@ -162,18 +167,23 @@ impl Checkpoint {
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is damaged; [`Error::Io`](crate::Error::Io) if it cannot be read.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let (file, tensor) = self.find(name)?;
+        self.bytes_of(file, tensor)
+    }
+
+    fn bytes_of(&self, file: usize, tensor: &HeaderTensor) -> Result<Vec<u8>> {
         let Range { start, end } = tensor.range;
         self.opened.files[file].check(tensor, &mut vec![0; VERIFY_BYTES.min((end - start) as usize)])?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact((end - start) as usize).map_err(|error| {
-            self.opened.files[file].damaged(name, format!("no memory for its {} bytes of data: {error}", end - start))
+            self.opened.files[file]
+                .damaged(tensor.content.name(), format!("no memory for its {} bytes of data: {error}", end - start))
         })?;
         bytes.resize((end - start) as usize, 0);
         self.read_data(file, &mut bytes, start)?;
         Ok(bytes)
     }
 
-    /// Reads a tensor, contiguous and on the CPU.
+    /// Reads a tensor into contiguous memory on the CPU.
     ///
     /// # Errors
     ///
@@ -185,11 +195,12 @@ impl Checkpoint {
             let path = self.path.display();
             Err(state_error(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
         };
-        match &self.find(name)?.1.content {
+        let (file, tensor) = self.find(name)?;
+        match &tensor.content {
             Content::Unsupported(UnsupportedTensor { dtype, .. }) => refused(dtype),
             Content::Known(TensorInfo { dtype, .. }) if !torch::has(*dtype) => refused(dtype),
             Content::Known(TensorInfo { dtype, shape, .. }) => {
-                torch::from_bytes(name, &self.bytes(name)?, shape, *dtype)
+                torch::from_bytes(name, &self.bytes_of(file, tensor)?, shape, *dtype)
             }
         }
     }

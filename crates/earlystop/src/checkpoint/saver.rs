@@ -42,7 +42,7 @@ use crate::{Error, Result};
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 ///
-/// The variables of a model on libtorch are given as a whole: `saver.save(&save_path, &[&network], &metadata)`, where
+/// Variables of libtorch are passed as a whole: `saver.save(&save_path, &[&network], &metadata)`, where
 /// `network` is a `tch::nn::VarStore` or a `Network`.
 #[derive(Debug, Clone)]
 pub struct Saver {
@@ -187,7 +187,7 @@ impl Saver {
         Ok(checkpoint.metadata().clone())
     }
 
-    /// Copies the tensors that fit by name, element type and shape, leaves the others as they are, and tells which are which.
+    /// Copies the tensors that fit by name, element type and shape, leaves the others unchanged, and returns both lists.
     ///
     /// For a network that was changed after its checkpoint was written.
     ///

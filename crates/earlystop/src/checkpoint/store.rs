@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::files::{Files, folder_of, io_error, sync_folder};
+use super::files::{Files, folder_of, sync_folder};
 use super::keep::by_score;
 use super::layout::{EXTENSION, base_of, base_of_part, is_index};
 use super::lock::{Lock, State};
@@ -16,12 +16,13 @@ use super::read::Checkpoint;
 use super::threads::run_on_threads;
 use super::writing::{is_abandoned, temporaries};
 use super::{Keep, Metadata, Savable, Saver, Warning};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 mod history;
 
 pub use history::History;
-pub(crate) use history::{FoundHistory, Position, history_of, read_history};
+pub(crate) use history::{FoundHistory, Position, read_history};
 
 const PREFIX: &str = "step-";
 
@@ -286,7 +287,7 @@ impl Store {
         Ok(new)
     }
 
-    /// Deletes the checkpoints that [`keep`](Self::keep) does not hold, and returns them. A save does the same.
+    /// Deletes the checkpoints that are not kept according to [`keep`](Self::keep), and returns them. Each save does this too.
     ///
     /// # Errors
     ///
@@ -298,7 +299,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Returns what [`prune`](Self::prune) would delete. Needs no lock, and changes nothing.
+    /// Returns the checkpoints that [`prune`](Self::prune) would delete, without deleting them or locking the folder.
     ///
     /// ```
     /// use earlystop::checkpoint::{Keep, Metadata, Store};

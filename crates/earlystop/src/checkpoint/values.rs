@@ -1,4 +1,4 @@
-//! Named tensors, whatever library they belong to: an element type, a shape and bytes.
+//! Named tensors of any library: an element type, a shape and bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, View};
 
 use super::TensorInfo;
 use super::format::state_error;
-use super::memory::{Element, Memory, Place, Read, ReadOnly, Viewed};
+use super::memory::{Element, Memory, Place, Read, Slice, Viewed};
 #[cfg(feature = "torch")]
 use super::torch;
 use crate::Result;
@@ -53,7 +53,7 @@ impl<'a> NamedTensor<'a> {
         NamedTensor { shape: shape.into(), ..self }
     }
 
-    /// Names the same values once more.
+    /// Returns a second `NamedTensor` that shares the values.
     pub(super) fn share(&self) -> NamedTensor<'a> {
         NamedTensor { name: self.name.clone(), shape: self.shape.clone(), values: self.values.share() }
     }
@@ -136,10 +136,10 @@ impl<'a> NamedTensor<'a> {
     }
 }
 
-/// The values of a tensor, where they live: saving reads them there, and restoring writes to them.
+/// The values of a tensor. They stay in the memory of their owner: a save reads them there, and a restore overwrites them.
 ///
-/// They are made `from` a `tch::Tensor`, which shares its memory; from a slice, `&mut` for a restore; or [`of`](Self::of)
-/// a tensor of any library.
+/// Created from a `tch::Tensor` (which shares its memory), from a slice (`&mut` to restore into it), or by [`of`](Self::of) from a
+/// tensor of any library.
 pub struct Values<'a>(Source<'a>);
 
 enum Source<'a> {
@@ -149,9 +149,8 @@ enum Source<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// Takes a tensor of another library by the trait that all of them share. It can be saved, but not restored.
-    ///
-    /// candle's tensors implement [`safetensors::View`]. For others it takes four short functions.
+    /// Wraps a tensor of another library that implements [`safetensors::View`], as candle's tensors do. It can be saved, but not
+    /// restored.
     pub fn of(view: impl View + Send + Sync + 'a) -> Self {
         Values(Source::Other(Arc::new(Viewed::new(view, None))))
     }
@@ -225,7 +224,7 @@ impl fmt::Debug for Values<'_> {
 impl<'a, T: Element> From<&'a [T]> for Values<'a> {
     /// Values that can be saved, but not restored.
     fn from(values: &'a [T]) -> Self {
-        Values(Source::Other(Arc::new(ReadOnly::new(values))))
+        Values::of(Slice::new(values))
     }
 }
 
@@ -244,7 +243,7 @@ impl From<tch::Tensor> for Values<'_> {
     }
 }
 
-/// Some elements of a tensor, a few megabytes at most.
+/// Consecutive elements of a tensor, at most a few megabytes.
 pub(super) enum Block<'a> {
     Bytes(&'a [u8]),
     #[cfg(feature = "torch")]

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Warning;
-use super::files::{Files, Output, folder_of, io_error, is_unsupported, sync_folder};
+use super::files::{Files, Output, folder_of, is_unsupported, sync_folder};
 use super::layout::temporary_prefix;
 use crate::Result;
+use crate::error::io_error;
 
 /// A save of one or several files.
 pub(super) struct Writing<'a> {

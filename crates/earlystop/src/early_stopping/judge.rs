@@ -108,9 +108,13 @@ impl Judge {
         let kept = Kept::new(index, observation, score.unwrap_or(f64::NAN));
         let upwards = |kept: Kept| self.metric.upwards(kept.best.score);
         let is_higher = |highest: Kept| upwards(kept).total_cmp(&upwards(highest)).is_gt();
-        let highest = self.state.highest.filter(|&highest| score.is_none() || !is_higher(highest)).unwrap_or(kept);
+        let highest = match score {
+            Some(_) => self.state.highest.filter(|&highest| !is_higher(highest)).or(Some(kept)),
+            None => self.state.highest,
+        };
+        // A step that fails leaves half of a state.
         let mut rule = self.state.rule.clone();
-        let evaluation = Evaluation { observation, metric: &self.metric, kept, highest };
+        let evaluation = Evaluation { observation, metric: &self.metric, kept, highest: highest.unwrap_or(kept) };
         if let Err(error) = rule.step(&self.rule, &evaluation) {
             let iteration = observation.iteration;
             let why = format!("cannot judge iteration {iteration}: {error}");
@@ -118,7 +122,7 @@ impl Judge {
             return Ok(false);
         }
         self.state.rule = rule;
-        self.state.highest = self.state.highest.map(|_| highest).or(score.map(|_| kept));
+        self.state.highest = highest;
         Ok(self.kept().is_some_and(|best| best.index == index))
     }
 

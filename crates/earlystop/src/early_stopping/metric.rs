@@ -95,11 +95,11 @@ impl Metric {
     }
 
     /// Turns a value so that higher is better.
-    pub(super) fn upwards(&self, value: f64) -> f64 {
+    pub(crate) fn upwards(&self, value: f64) -> f64 {
         if self.lower_is_better { -value } else { value }
     }
 
-    pub(super) fn is_accuracy(&self) -> bool {
+    pub(crate) fn is_accuracy(&self) -> bool {
         is_accuracy(&self.name)
     }
 }

@@ -159,12 +159,12 @@ impl Plateau {
 
     fn is_better(&self, metric: &Metric, score: f64, best: Option<f64>) -> bool {
         let Some(best) = best else { return score.is_finite() };
-        let sign = if metric.lower_is_better() { -1.0 } else { 1.0 };
+        let [score, best] = [score, best].map(|value| metric.upwards(value));
         let least = match self.min_delta {
-            MinDelta::Absolute(delta) => best + sign * delta,
-            MinDelta::Relative(part) => best * (1.0 + sign * best.signum() * part),
+            MinDelta::Absolute(delta) => best + delta,
+            MinDelta::Relative(part) => best * (1.0 + best.signum() * part),
         };
-        score.is_finite() && sign * score > sign * least
+        score.is_finite() && score > least
     }
 }
 

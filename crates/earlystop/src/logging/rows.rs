@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::early_stopping::Observation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 use crate::trainer::{Event, Progress};
 
 /// The columns before the scores.
@@ -114,7 +114,7 @@ impl<F: Format> Rows<F> {
         }
         let line = self.format.line(&row) + "\n";
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(line.as_bytes()));
-        written.map_err(self.io("write"))
+        written.map_err(io_error(&self.path, "write"))
     }
 
     /// Reads the lines of the file; says also whether it ends with a whole one. A file that is not there has none.
@@ -126,9 +126,9 @@ impl<F: Format> Rows<F> {
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), true)),
-            Err(error) => return Err(self.io("read")(error)),
+            Err(error) => return Err(io_error(&self.path, "read")(error)),
         }
-        let bytes = fs::read(&self.path).map_err(self.io("read"))?;
+        let bytes = fs::read(&self.path).map_err(io_error(&self.path, "read"))?;
         // A crash can cut off the last line anywhere, also within a character.
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         let rest = &bytes[whole..];
@@ -181,7 +181,7 @@ impl<F: Format> Rows<F> {
         };
         let mut names = (1..).map(|number| self.path.with_extension(extension(number)));
         let free = names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_default();
-        fs::rename(&self.path, free).map_err(self.io("rename"))
+        fs::rename(&self.path, free).map_err(io_error(&self.path, "rename"))
     }
 
     /// Replaces the file by one with these lines and these rows. A crash leaves the old one or the new one.
@@ -205,27 +205,18 @@ impl<F: Format> Rows<F> {
             file.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
             file.persist(&path).map(drop).map_err(|error| error.error)
         };
-        replace().map_err(self.io("write"))?;
+        replace().map_err(io_error(&self.path, "write"))?;
         self.open()
     }
 
     /// Opens the file for appending, and makes it and its folder if they are not there.
     fn open(&mut self) -> Result<()> {
         if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(|source| Error::Io {
-                path: folder.to_owned(),
-                action: "create the folder",
-                source,
-            })?;
+            fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
         }
-        let file = File::options().append(true).create(true).open(&self.path).map_err(self.io("open"))?;
+        let file = File::options().append(true).create(true).open(&self.path).map_err(io_error(&self.path, "open"))?;
         self.file = Some(file);
         Ok(())
-    }
-
-    fn io(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        let path = self.path.clone();
-        move |source| Error::Io { path, action, source }
     }
 
     fn refuse(&self, place: &str, expected: &str, found: String) -> Error {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::records;
 use crate::early_stopping::{Observation, StopReason};
-use crate::error::{Error, Result};
+use crate::error::{Result, io_error};
 use crate::trainer::{Callback, Event, Model, Progress};
 
 /// What the names of event files begin with, before the seconds.
@@ -64,12 +64,8 @@ impl TensorBoard {
 
     /// Creates a file that replaces the points from `step` on.
     fn create(&self, step: u64) -> Result<Open> {
-        let io = |action| {
-            let path = self.folder.clone();
-            move |source| Error::Io { path, action, source }
-        };
-        fs::create_dir_all(&self.folder).map_err(io("create the folder"))?;
-        let names = fs::read_dir(&self.folder).map_err(io("read the folder"))?;
+        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder, "create the folder"))?;
+        let names = fs::read_dir(&self.folder).map_err(io_error(&self.folder, "read the folder"))?;
         let seconds = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
         let newest = names.flatten().filter_map(|entry| seconds(&entry.file_name().to_string_lossy())).max();
         // TensorBoard reads the files in the order of their names.
@@ -82,10 +78,8 @@ impl TensorBoard {
             file.write_all(&records::start(now(), step))?;
             Ok(file)
         };
-        match create() {
-            Ok(file) => Ok(Open { path, file, last: step }),
-            Err(source) => Err(Error::Io { path, action: "write", source }),
-        }
+        let file = create().map_err(io_error(&path, "write"))?;
+        Ok(Open { path, file, last: step })
     }
 
     fn write(&mut self, observation: &Observation, progress: &Progress) -> Result<()> {
@@ -98,7 +92,7 @@ impl TensorBoard {
         if let Err(source) = written {
             // Half of a record may be at its end, after which TensorBoard reads nothing.
             let path = self.file.take().map(|open| open.path).unwrap_or_default();
-            return Err(Error::Io { path, action: "write", source });
+            return Err(io_error(&path, "write")(source));
         }
         Ok(())
     }

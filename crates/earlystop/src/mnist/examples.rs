@@ -10,7 +10,7 @@ use ndarray::{
 };
 
 use super::idx::{self, IdxError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 /// Images with their labels, held as bytes.
 ///
@@ -396,7 +396,7 @@ fn classes_of(labels: ArrayView1<u8>) -> usize {
 }
 
 fn read_idx<T: idx::Element, D: Dimension>(path: &Path) -> Result<Array<T, D>> {
-    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), action: "open", source })?;
+    let file = File::open(path).map_err(io_error(path, "open"))?;
     idx::read(file).map_err(|source| Error::Idx { path: path.into(), source, remedy: "" })
 }
 

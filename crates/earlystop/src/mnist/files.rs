@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use super::idx::{self, IdxError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 /// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
 pub(super) const LIMIT: u64 = 64 << 20;
@@ -148,7 +148,7 @@ impl DataFile {
     /// Checks that a file in the folder can be joined by ones that are fetched.
     pub(super) fn verify_present(&self, dir: &Path, collection: &str, absent: &str) -> Result<()> {
         let Some(path) = self.find(dir) else { return Ok(()) };
-        let file = File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
+        let file = File::open(&path).map_err(io_error(&path, "open"))?;
         match sha256(file) {
             Ok(found) if found == self.sha256 => Ok(()),
             Ok(found) => Err(Error::argument(
@@ -175,7 +175,7 @@ impl DataFile {
         });
         written.map_err(|source| {
             let _ = fs::remove_file(&temporary); // what matters is why it could not be written
-            Error::Io { path, action: "write", source }
+            io_error(&path, "write")(source)
         })
     }
 }

@@ -30,13 +30,7 @@ const SAMPLE: f64 = 24.0;
 /// ```
 pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> Result<Figure> {
     let mut curves = Curves::new(iterations).faint_curve("training batch", train).curve("validation set", validation);
-    let mut best: Option<(u64, f64)> = None;
-    for (&iteration, &accuracy) in iterations.iter().zip(validation) {
-        if accuracy > best.map_or(f64::NEG_INFINITY, |(_, best)| best) {
-            best = Some((iteration, accuracy));
-        }
-    }
-    if let Some((iteration, accuracy)) = best {
+    if let Some((iteration, accuracy)) = best(iterations, validation, &Metric::default()) {
         let label = format!("best: {:.1}% at {}", 100.0 * accuracy, number(iteration as f64, 0));
         curves = curves.mark(iteration, &label);
     }
@@ -73,16 +67,14 @@ pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
     let losses = late.flat_map(|observation| [TRAIN_LOSS, VALIDATION_LOSS].map(|name| observation.score(name)));
     let highest = losses.flatten().filter(|loss| loss.is_finite()).fold(f64::NEG_INFINITY, f64::max);
     let curve = |name: &str| -> Vec<f64> {
-        let losses = history.iter().map(|observation| observation.score(name).filter(|loss| *loss <= highest));
-        losses.map(|loss| loss.unwrap_or(f64::NAN)).collect()
+        scores(history, name).map(|loss| if loss <= highest { loss } else { f64::NAN }).collect()
     };
-    let iterations: Vec<u64> = history.iter().map(|observation| observation.iteration).collect();
+    let iterations = iterations(history);
     let validation = curve(VALIDATION_LOSS);
     let mut curves = Curves { measure: Measure::Loss, ..Curves::new(&iterations) }
         .faint_curve("training batches", &curve(TRAIN_LOSS))
         .curve("validation set", &validation);
-    let numbers = iterations.iter().zip(&validation).filter(|(_, loss)| loss.is_finite());
-    if let Some((&iteration, _)) = numbers.min_by(|(_, a), (_, b)| a.total_cmp(b)) {
+    if let Some((iteration, _)) = best(&iterations, &validation, &Metric::validation_loss()) {
         curves = curves.mark(iteration, &format!("lowest at {}", number(iteration as f64, 0)));
     }
     curves.draw()
@@ -106,27 +98,17 @@ pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 pub fn score_curve(history: &[Observation], metric: &Metric) -> Result<Figure> {
-    let iterations: Vec<u64> = history.iter().map(|observation| observation.iteration).collect();
+    let iterations = iterations(history);
     let last = iterations.last().copied().unwrap_or_default();
-    let values = |name: &str| -> Vec<f64> {
-        history.iter().map(|observation| observation.score(name).unwrap_or(f64::NAN)).collect()
-    };
-    let (mut score, mut train) = (values(metric.name()), Vec::new());
-    if let Some(rest) = metric.name().strip_prefix("validation_") {
-        train = values(&format!("train_{rest}"));
-    }
+    let mut score: Vec<f64> = scores(history, metric.name()).collect();
+    let name = metric.name().strip_prefix("validation_").map(|rest| format!("train_{rest}"));
+    let mut train: Vec<f64> = name.into_iter().flat_map(|name| scores(history, &name).collect::<Vec<_>>()).collect();
     if train.iter().all(|value| !value.is_finite()) {
         train.clear();
     }
-    let upwards = |value: f64| if metric.lower_is_better() { -value } else { value };
-    let mut best: Option<(u64, f64)> = None;
-    for (&iteration, &value) in iterations.iter().zip(&score) {
-        if value.is_finite() && best.is_none_or(|(_, best)| upwards(value) > upwards(best)) {
-            best = Some((iteration, value));
-        }
-    }
+    let best = best(&iterations, &score, metric);
     let in_words = metric.to_string();
-    let measure = if metric.name().ends_with("accuracy") {
+    let measure = if metric.is_accuracy() {
         Measure::Accuracy
     } else {
         let late = || iterations.iter().zip(&score).filter(|(iteration, _)| 10 * **iteration >= last);
@@ -149,6 +131,21 @@ pub fn score_curve(history: &[Observation], metric: &Metric) -> Result<Figure> {
         curves = curves.mark(iteration, &format!("best: {} at {at}", metric.format(value)));
     }
     curves.mark(last, &format!("last: {}", number(last as f64, 0))).draw()
+}
+
+fn iterations(history: &[Observation]) -> Vec<u64> {
+    history.iter().map(|observation| observation.iteration).collect()
+}
+
+/// The values of a score; NaN where it was not recorded.
+fn scores(history: &[Observation], name: &str) -> impl Iterator<Item = f64> {
+    history.iter().map(move |observation| observation.score(name).unwrap_or(f64::NAN))
+}
+
+/// Returns the best of the values that are numbers, and its iteration: the first, of equals.
+fn best(iterations: &[u64], values: &[f64], metric: &Metric) -> Option<(u64, f64)> {
+    let numbers = iterations.iter().copied().zip(values.iter().copied()).filter(|(_, value)| value.is_finite());
+    numbers.reduce(|best, next| if metric.upwards(next.1) > metric.upwards(best.1) { next } else { best })
 }
 
 /// Accuracies over iterations, to be drawn in one figure, with marks at chosen iterations.

@@ -2,6 +2,7 @@
 
 use super::canvas::{Align, Canvas, MARGIN, TITLE_SIZE};
 use super::{colormap, encode, text};
+use crate::error::io_error;
 use crate::{Error, Result, display};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -75,7 +76,7 @@ impl Figure {
         let written = fs::write(&temporary, self.png()).and_then(|()| fs::rename(&temporary, path));
         written.map_err(|source| {
             fs::remove_file(&temporary).ok();
-            Error::Io { path: path.to_owned(), action: "write", source }
+            io_error(path, "write")(source)
         })
     }
 

@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock};
 
 use ab_glyph::{Font, FontArc, FontVec, GlyphId, PxScale, ScaleFont, point};
 
+use crate::error::io_error;
 use crate::{Error, Result};
 
 /// The fonts that were added, in the order in which they are tried.
@@ -39,7 +40,7 @@ static ADDED: RwLock<Vec<FontArc>> = RwLock::new(Vec::new());
 /// ```
 pub fn add_font(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let content = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), action: "read", source })?;
+    let content = fs::read(path).map_err(io_error(path, "read"))?;
     add(content, path.display().to_string(), "another kind of file")
 }
 

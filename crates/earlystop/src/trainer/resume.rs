@@ -8,7 +8,7 @@ use super::commit::KEY;
 use super::history::Found;
 use super::state::{Differences, RunState};
 use super::{Event, Model, Trainer};
-use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid, history_of};
+use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid};
 use crate::early_stopping::{Observation, Plateau, Reductions};
 use crate::error::{Error, Result};
 
@@ -220,7 +220,7 @@ fn read_state(path: &Path) -> Result<(RunState, Option<Position>)> {
     let read = serde_json::from_str(json);
     let mut state: RunState = read.map_err(|error| problem(format!("the trainer's state: {error}")))?;
     state.settings.complete();
-    Ok((state, history_of(path)?))
+    Ok((state, checkpoint.position()?))
 }
 
 /// The first valid checkpoint; an error if there are only invalid ones.

@@ -9,7 +9,7 @@ use super::commit::Commits;
 use super::{Model, Trainer};
 use crate::checkpoint::Store;
 use crate::early_stopping::Observation;
-use crate::error::{Error, Result, torch};
+use crate::error::{Error, Result, io_error, torch};
 use crate::values::bytes;
 
 /// Verifies that resuming your training is bit-identical to running it without interruption.
@@ -56,11 +56,7 @@ pub fn verify_resume<M: Model>(
     let (mut straight, mut interrupted, mut resumed) = (trainer()?, trainer()?, trainer()?);
     straight.train(end, true, &mut |_| None)?;
     interrupted.train(break_at, false, &mut |_| None)?;
-    let folder = tempfile::tempdir().map_err(|source| Error::Io {
-        path: env::temp_dir(),
-        action: "create a folder in",
-        source,
-    })?;
+    let folder = tempfile::tempdir().map_err(io_error(&env::temp_dir(), "create a folder in"))?;
     let commits = |settings| Ok::<_, Error>(Commits::new(Some(Store::open(folder.path())?), settings));
     interrupted.commits = commits(interrupted.commits.settings)?;
     interrupted.save()?;

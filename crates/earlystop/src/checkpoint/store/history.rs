@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::checksum::{hex, hex_sha256};
-use super::super::files::{Files, folder_of, io_error, is_unsupported, sync_folder};
+use super::super::files::{Files, folder_of, is_unsupported, sync_folder};
 use super::super::opened::describe;
 use super::super::{Checkpoint, CheckpointPart, Metadata, Savable, Saved, Warning};
 use super::{Store, Writer};
+use crate::error::io_error;
 use crate::{Error, Result};
 
 const PREFIX: &str = "history-";
@@ -86,10 +87,19 @@ impl Checkpoint {
     ///
     /// [`Error::Checkpoint`] if the checkpoint's record of it cannot be read. A history that is damaged or gone is no error.
     pub fn history(&self) -> Result<History> {
-        let Some(position) = history_of(self.path())? else { return Ok(History { lines: Vec::new(), missing: None }) };
+        let Some(position) = self.position()? else { return Ok(History { lines: Vec::new(), missing: None }) };
         let found = read_history(folder_of(self.path()), &position);
         let lines = found.lines().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         Ok(History { lines, missing: found.missing.map(|(_, why)| why) })
+    }
+
+    /// Returns the position of the history when the checkpoint was saved, if it is recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] if the entry cannot be read.
+    pub(crate) fn position(&self) -> Result<Option<Position>> {
+        position_in(self.internal(), self.path())
     }
 }
 
@@ -218,14 +228,10 @@ impl Writer {
     }
 }
 
-/// Returns the position of the history when a checkpoint was saved, if it is recorded.
-///
-/// # Errors
-///
-/// As [`Checkpoint::open`](super::super::Checkpoint::open), and [`Error::Checkpoint`] if the entry cannot be read.
-pub(crate) fn history_of(path: &Path) -> Result<Option<Position>> {
-    let json = describe(path)?.remove(KEY);
-    json.map(|json| serde_json::from_str(&json)).transpose().map_err(|error| Error::Checkpoint {
+/// Returns the position of the history among the entries of the checkpoint at `path`, if it is recorded.
+fn position_in(internal: &Metadata, path: &Path) -> Result<Option<Position>> {
+    let json = internal.get(KEY);
+    json.map(|json| serde_json::from_str(json)).transpose().map_err(|error| Error::Checkpoint {
         path: path.to_owned(),
         part: CheckpointPart::Header,
         problem: format!("the position of the history: {error}"),
@@ -286,7 +292,7 @@ fn read_segment(folder: &Path, at: &Position) -> Result<(Head, Vec<u8>), String>
 
 /// Says whether a checkpoint in the folder may need lines of a segment after a position. Reads all headers.
 fn is_needed_after(folder: &Path, at: &Position) -> Result<bool> {
-    let is_needed = |path: PathBuf| match history_of(&path) {
+    let is_needed = |path: PathBuf| match describe(&path).and_then(|internal| position_in(&internal, &path)) {
         Ok(position) => position.is_some_and(|it| it.file == at.file && it.bytes > at.bytes),
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => false,
         // An undamaged copy of it may be put back.

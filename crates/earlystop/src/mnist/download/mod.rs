@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::LoadEvent;
 use super::files::{Collection, DataFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 type Progress<'p> = dyn FnMut(&LoadEvent) + 'p;
 
@@ -56,7 +56,7 @@ impl<'c> Sources<'c> {
             for file in present {
                 file.verify_present(dir, self.collection.name, &absent[0].compressed_name())?;
             }
-            fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.into(), action: "create", source })?;
+            fs::create_dir_all(dir).map_err(io_error(dir, "create"))?;
             self.fetch(dir, absent, progress)?;
         }
         Ok(files.each_ref().map(|file| file.find(dir).unwrap_or_else(|| dir.join(file.compressed_name()))))

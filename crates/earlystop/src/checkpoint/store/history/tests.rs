@@ -43,7 +43,7 @@ fn lines_are_appended_and_read_up_to_every_position() {
     for number in 1..=20 {
         let next = store.append_history(positions.last().unwrap(), &[line(number)]).unwrap().unwrap();
         let saved = save(&mut store, number, &next);
-        assert_eq!(history_of(&saved.path).unwrap().as_ref(), Some(&next));
+        assert_eq!(Checkpoint::open(&saved.path).unwrap().position().unwrap().as_ref(), Some(&next));
         positions.push(next);
     }
     for (count, position) in positions.iter().enumerate() {
