@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::data_file::VERIFY_BYTES;
-use super::format::state_error;
 use super::header::{Content, HeaderTensor, Seal};
 use super::opened::{Opened, open};
 use super::threads::run_on_threads;
 #[cfg(feature = "torch")]
 use super::torch;
 use super::{Metadata, TensorInfo, UnsupportedTensor};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A checkpoint that is read from its file, or from its several files.
 ///
@@ -193,7 +192,7 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<tch::Tensor> {
         let refused = |dtype: &dyn std::fmt::Display| {
             let path = self.path.display();
-            Err(state_error(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
+            Err(Error::state(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
         };
         let (file, tensor) = self.find(name)?;
         match &tensor.content {
@@ -207,6 +206,6 @@ impl Checkpoint {
 
     fn find(&self, name: &str) -> Result<(usize, &HeaderTensor)> {
         let found = self.tensors().find(|(_, tensor)| tensor.content.name() == name);
-        found.ok_or_else(|| state_error(name, format!("{} holds no tensor of this name", self.path.display())))
+        found.ok_or_else(|| Error::state(name, format!("{} holds no tensor of this name", self.path.display())))
     }
 }

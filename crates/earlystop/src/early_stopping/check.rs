@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds as _};
 
 use super::observation::RESERVED;
 use super::patience::{MinDelta, Unit};
-use super::{Metric, Observation, Patience, Rule, metric};
+use super::{Metric, Observation, Patience, Rule, score};
 use crate::error::{Error, Result};
 
 impl Rule {
@@ -126,10 +126,10 @@ impl Observation {
             if RESERVED.contains(&name.as_str()) {
                 return Err(Error::argument("name of a score", format!("none of {}", RESERVED.join(", ")), name));
             }
-            if !metric::is_accuracy(name) || !value.is_finite() {
+            if !score::is_accuracy(name) || !value.is_finite() {
                 return Ok(());
             }
-            let what = format_args!("{} at iteration {}", metric::in_words(name), self.iteration);
+            let what = format_args!("{} at iteration {}", score::in_words(name), self.iteration);
             Range::at_least(0.0).at_most(1.0).of_accuracy().check(&what, value)
         })
     }

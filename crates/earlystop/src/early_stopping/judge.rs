@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Evaluation, Kept, RuleState};
+use super::evaluation::{Evaluation, Kept};
+use super::state::RuleState;
 use super::{Metric, Observation, Rule, StopKind, StopReason};
 use crate::error::{Error, Result};
 

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::state::{Evaluation, Kept};
-use super::{Metric, Observation, parse};
+use super::evaluation::{Evaluation, Kept};
+use super::words::begins_like_a_rule;
+use super::{Metric, Observation};
 use crate::error::{Error, Result};
 
 /// A stopping rule of your own, which [`Rule::own`](super::Rule::own) turns into a [`Rule`](super::Rule).
@@ -123,7 +124,7 @@ impl Own {
                 "only its name",
             ));
         }
-        if parse::begins_like_a_rule(&self.name) {
+        if begins_like_a_rule(&self.name) {
             let expected = "one that is not empty and does not begin like a built-in rule";
             return Err(Error::argument("name of a rule of your own", expected, format!("{:?}", self.name)));
         }

@@ -8,8 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use super::idx::{self, IdxError};
 use crate::error::{Error, Result, io_error};
+use crate::idx::{self, IdxError};
 
 /// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
 pub(super) const LIMIT: u64 = 64 << 20;

@@ -1,18 +1,16 @@
 //! MNIST: reads the images of handwritten digits, and downloads them if they are missing.
 
 mod download;
-mod examples;
+mod event;
 mod files;
-mod fingerprint;
-pub mod idx;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
-pub use examples::Examples;
-
+use crate::data::Examples;
 use crate::error::{Error, Result};
+pub use event::LoadEvent;
+
 use download::Sources;
 use files::{DOWNLOAD_AGAIN, FASHION_MNIST, MNIST};
 
@@ -122,57 +120,6 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
         ));
     }
     examples.with_classes_of(labels.display(), 10)
-}
-
-/// Progress of [`Mnist::load`]. Its `Display` is one line for the user.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum LoadEvent {
-    /// A download starts.
-    Downloading {
-        /// An address, or the name of a package.
-        source: String,
-        /// The length in bytes, if the source reports it.
-        bytes: Option<u64>,
-    },
-    /// Another part was downloaded.
-    Received {
-        /// The bytes downloaded so far.
-        bytes: u64,
-        /// The length in bytes, if the source reports it.
-        total: Option<u64>,
-    },
-    /// A source failed. The next one is tried.
-    Unavailable {
-        /// The source and the reason.
-        reason: String,
-    },
-    /// A file is read.
-    Extracting {
-        /// The file, below the folder as the caller named it.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for LoadEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        match self {
-            LoadEvent::Downloading { source, bytes: Some(bytes @ ..1_000_000) } => {
-                write!(f, "Downloading {source} ({} kB)", bytes / 1000)
-            }
-            LoadEvent::Downloading { source, bytes: Some(bytes) } => {
-                write!(f, "Downloading {source} ({:.1} MB)", megabytes(*bytes))
-            }
-            LoadEvent::Downloading { source, bytes: None } => write!(f, "Downloading {source}"),
-            LoadEvent::Received { bytes, total: Some(total) } => {
-                write!(f, "- {:.1} of {:.1} MB", megabytes(*bytes), megabytes(*total))
-            }
-            LoadEvent::Received { bytes, total: None } => write!(f, "- {:.1} MB", megabytes(*bytes)),
-            LoadEvent::Unavailable { reason } => write!(f, "Unavailable: {reason}"),
-            LoadEvent::Extracting { path } => write!(f, "Extracting {}", path.display()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 use rand::Rng;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::chain::Block;
+use super::block::Block;
 use super::layers::Activation;
 use super::plan::{Op, Pads};
 use super::variables::in_memory_order;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::chain::{Block, Chain};
+use super::block::{Block, Chain};
 use crate::error::{Error, Result};
 
 /// A loss to minimize: one number, from which [`Optimizer::minimize`](crate::Optimizer::minimize) computes gradients.

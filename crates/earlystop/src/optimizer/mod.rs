@@ -1,6 +1,5 @@
-//! Optimizers, learning-rate schedules, and the order of the training batches.
+//! Optimizers and learning-rate schedules.
 
-mod batches;
 mod method;
 mod minimize;
 mod parameter;
@@ -11,7 +10,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-pub use batches::{Batches, Order};
 pub use parameter::Trainable;
 pub use schedule::Schedule;
 

@@ -5,7 +5,7 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, SHADE};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
-use crate::early_stopping::metric::{TRAIN_LOSS, VALIDATION_LOSS};
+use crate::early_stopping::score::{TRAIN_LOSS, VALIDATION_LOSS};
 use crate::early_stopping::{Metric, Observation};
 use crate::{Error, Result};
 

@@ -5,7 +5,7 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, WHITE};
 use super::ticks::Ticks;
 use super::{Figure, text};
-use crate::early_stopping::metric::{TEST_ACCURACY, VALIDATION_ACCURACY};
+use crate::early_stopping::score::{TEST_ACCURACY, VALIDATION_ACCURACY};
 use crate::early_stopping::{Comparison, Observation};
 use crate::{Error, Result};
 

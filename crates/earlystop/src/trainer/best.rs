@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::resume::{is_gone, while_files_go};
 use super::save::Snapshot;
+use super::vanishing::{is_gone, while_files_go};
 use super::{Model, Trainer};
 use crate::checkpoint::{NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};

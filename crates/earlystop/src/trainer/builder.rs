@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::best::Best;
 use super::callback::{Callback, Callbacks};
 use super::commit::{Commits, SaveSettings};
-use super::policy::SavePolicy;
+use super::policy::{FailedSave, SavePolicy};
 use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
-use crate::data::Data;
+use crate::data::{Batches, Data, Order};
 use crate::early_stopping::{EarlyStopping, Metric, Patience, Plateau, Reductions, Rule};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optimizer::{Batches, Optimizer, Order};
+use crate::optimizer::Optimizer;
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[must_use = "a builder builds nothing before `build`"]
@@ -42,17 +42,6 @@ pub struct TrainerBuilder<M: Model = Network> {
     records_mistakes: bool,
     keeps_best_in_memory: bool,
     callbacks: Vec<Box<dyn Callback<M> + Send>>,
-}
-
-/// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailedSave {
-    /// Train on and try again at the next evaluation, with the event [`Event::SaveFailed`](super::Event::SaveFailed).
-    /// If the last save of a call fails, the call returns the error at its end.
-    #[default]
-    Retry,
-    /// Return the error at once.
-    Stop,
 }
 
 impl<M: Model> TrainerBuilder<M> {

@@ -6,9 +6,8 @@ use tch::Device;
 
 use super::background::{Background, Done};
 use super::best::copies_of;
-use super::builder::FailedSave;
 use super::history::{Lines, Written};
-use super::policy::{Moment, SavePolicy};
+use super::policy::{FailedSave, Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
 use super::state::{Environment, Fingerprints, RunState, Settings, json_or_text};
 use super::{Event, Model, Report, TEST, Trainer, VALIDATION};

@@ -1,37 +1,13 @@
 //! Training of a [`Network`] on images.
 
-use tch::Tensor;
-
-use super::evaluation::Tally;
 use super::model::{BatchIter, Model, Scores};
 use super::{Trainer, TrainerBuilder};
 use crate::checkpoint::Metadata;
-use crate::data::Data;
+use crate::data::{Examples, ImageBatch};
 use crate::early_stopping::Metric;
 use crate::error::{Error, Result, torch};
-use crate::mnist::Examples;
-use crate::network::{Loss, Network, Precision};
+use crate::network::{Loss, Network, Precision, Tally};
 use crate::optimizer::{Optimizer, Trainable};
-
-/// Images `[batch, height * width]` and their one-hot labels `[batch, num_classes]`.
-pub type ImageBatch = (Tensor, Tensor);
-
-impl Data for Examples {
-    type Batch = ImageBatch;
-
-    fn len(&self) -> usize {
-        Examples::len(self)
-    }
-
-    fn batch(&self, indices: &[usize], _iteration: u64) -> Result<ImageBatch> {
-        let (images, labels) = Examples::batch(self, indices)?;
-        Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
-    }
-
-    fn fingerprint(&self) -> Option<String> {
-        Some(self.fingerprint_json())
-    }
-}
 
 impl Model for Network {
     type Batch = ImageBatch;

@@ -20,7 +20,7 @@ use crate::values::bytes;
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
-/// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+/// # let examples = |n| earlystop::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// use earlystop::{Optimizer, Network, Trainer, trainer::verify_resume};
 /// use tch::Device;

@@ -7,14 +7,13 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, TICK_SIZE};
 use super::colormap::{BLACK, MUTED};
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayBase, ArrayD, ArrayView3, Data, Ix2, Ix3, s};
-use part::{Body, Part};
+use part::{Body, Part, TEXT_LINE};
 
 /// The shortest arrow, and the white at its two ends.
 const ARROW: f64 = 26.0;
 const ARROW_GAP: f64 = 6.0;
 /// The white between words side by side.
 const WORD_GAP: f64 = 14.0;
-const TEXT_LINE: f64 = 17.0;
 
 /// One layer of a network, as it is to be drawn.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,11 +3,14 @@
 //! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
 //! because a notebook's `?` prints the outer message alone.
 
+pub(crate) mod checkpoint;
+
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{CheckpointPart, LockHolder, Mismatch};
+pub use checkpoint::{CheckpointPart, LockHolder, Mismatch, TensorInfo, UnsupportedTensor};
+
 #[cfg(feature = "torch")]
-use crate::mnist::idx::IdxError;
+use crate::idx::IdxError;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -209,6 +212,11 @@ impl Error {
     /// ```
     pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(source.into())
+    }
+
+    /// Refuses a tensor or a metadata key.
+    pub(crate) fn state(name: &str, problem: impl Into<String>) -> Self {
+        Self::State { name: name.to_owned(), problem: problem.into() }
     }
 
     /// Refuses an argument.
