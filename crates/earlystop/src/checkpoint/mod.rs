@@ -106,6 +106,7 @@ mod opened;
 mod parts;
 mod process;
 mod read;
+mod saved;
 mod saver;
 mod store;
 mod threads;
@@ -119,10 +120,11 @@ pub use crate::error::{CheckpointPart, LockHolder, Mismatch, TensorInfo, Unsuppo
 pub use keep::Keep;
 pub use memory::Element;
 pub use read::Checkpoint;
+pub use saved::Saved;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
 pub(crate) use store::{FoundHistory, Position, read_history};
-pub use store::{History, Saved, Skipped, Store, Valid, latest_checkpoint};
+pub use store::{History, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
 

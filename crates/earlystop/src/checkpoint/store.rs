@@ -13,6 +13,7 @@ use super::lock::{Lock, State};
 use super::opened::describe;
 use super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
 use super::read::Checkpoint;
+use super::saved::Saved;
 use super::threads::run_on_threads;
 use super::writing::{is_abandoned, temporaries};
 use super::{Keep, Metadata, Savable, Saver, Warning};
@@ -83,41 +84,6 @@ struct Writer {
     last_commit: u64,
     /// Whether a part of a deleted checkpoint could not be deleted.
     has_leftovers: bool,
-}
-
-/// A checkpoint in a folder, as its header describes it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Saved {
-    /// The file, or the index of several files.
-    pub path: PathBuf,
-    /// The training step (iteration) at which it was saved.
-    pub step: u64,
-    /// How good it is, if that was told: higher is better.
-    pub score: Option<f64>,
-    /// Counts the saves into the folder, from 1; 0 for a file that no store wrote. The highest is the latest, also where
-    /// training went back to an earlier step.
-    pub commit: u64,
-}
-
-impl Saved {
-    /// Reads the header of a file whose name carries a step.
-    fn read(path: PathBuf, step: u64) -> Result<Self, Skipped> {
-        match describe(&path) {
-            Ok(internal) => {
-                let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
-                let score = internal.get("score").and_then(|value| value.parse().ok());
-                let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
-                Ok(Saved { path, step, score, commit })
-            }
-            Err(error) => Err(Skipped { path, error }),
-        }
-    }
-
-    /// The score, unless it is no number.
-    pub(super) fn rank(&self) -> Option<f64> {
-        self.score.filter(|score| !score.is_nan())
-    }
 }
 
 /// A file that was passed over, and why.
@@ -524,7 +490,7 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
     run_on_threads(count as u64 * HEADER_BYTES, count, || {
         while let Some((path, step)) = next() {
-            let read = Saved::read(path, step);
+            let read = read_saved(path, step);
             let (saved, skipped) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
             match read {
                 Ok(checkpoint) => saved.push(checkpoint),
@@ -537,6 +503,19 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     saved.sort_by(|a, b| (a.commit, a.step, &a.path).cmp(&(b.commit, b.step, &b.path)));
     skipped.sort_by(|a, b| b.path.cmp(&a.path));
     Ok((saved, skipped))
+}
+
+/// Reads the header of a file whose name carries a step.
+fn read_saved(path: PathBuf, step: u64) -> Result<Saved, Skipped> {
+    match describe(&path) {
+        Ok(internal) => {
+            let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
+            let score = internal.get("score").and_then(|value| value.parse().ok());
+            let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
+            Ok(Saved { path, step, score, commit })
+        }
+        Err(error) => Err(Skipped { path, error }),
+    }
 }
 
 /// The checkpoints' paths with the steps of their names; none if there is no folder.

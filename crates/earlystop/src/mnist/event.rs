@@ -9,10 +9,15 @@ use std::path::PathBuf;
 pub enum LoadEvent {
     /// A download starts.
     Downloading {
-        /// An address, or the name of a package.
+        /// The address.
         source: String,
         /// The length in bytes, if the source reports it.
         bytes: Option<u64>,
+    },
+    /// A file was found in a folder of this machine, and is copied.
+    Copying {
+        /// The file.
+        path: PathBuf,
     },
     /// Another part was downloaded.
     Received {
@@ -44,6 +49,7 @@ impl fmt::Display for LoadEvent {
                 write!(f, "Downloading {source} ({:.1} MB)", megabytes(*bytes))
             }
             LoadEvent::Downloading { source, bytes: None } => write!(f, "Downloading {source}"),
+            LoadEvent::Copying { path } => write!(f, "Copying {}", path.display()),
             LoadEvent::Received { bytes, total: Some(total) } => {
                 write!(f, "- {:.1} of {:.1} MB", megabytes(*bytes), megabytes(*total))
             }

