@@ -139,7 +139,7 @@ impl Saver {
     /// # Errors
     ///
     /// [`Error::State`] if two tensors share a name, a type cannot be stored or a metadata key is reserved;
-    /// [`Error::Argument`] if `path` is that of an index (`.index.json`); `Error::Torch` if libtorch does not
+    /// [`Error::Setting`] if `path` is that of an index (`.index.json`); `Error::Torch` if libtorch does not
     /// return the values; [`Error::Io`], naming the step, if the disk does not take them. The old file is untouched
     /// then. (Except if the last step fails, the sync of the folder: the new file is in place, but a power failure
     /// may bring the old one back.)

@@ -327,7 +327,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
+    /// [`Error::Setting`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
     /// cannot be moved.
     pub fn archive_after(&mut self, saved: &Saved) -> Result<Option<PathBuf>> {
         let (folder, saver) = (self.absolute.clone(), self.saver.clone());
@@ -335,7 +335,7 @@ impl Store {
         let (mut checkpoints, unreadable) = scan(&folder)?;
         if !checkpoints.iter().any(|it| it.path.file_name() == saved.path.file_name() && it.commit == saved.commit) {
             let expected = format!("one of those in {}", folder.display());
-            return Err(Error::argument("checkpoint", expected, saved.path.display()));
+            return Err(Error::setting("checkpoint", expected, saved.path.display()));
         }
         checkpoints.retain(|it| it.commit > saved.commit);
         let unreadable = unreadable.into_iter().map(|it| it.path).filter(|path| step_of(path) > Some(saved.step));

@@ -107,7 +107,7 @@ impl Examples {
         labels_name: impl fmt::Display,
     ) -> Result<Examples> {
         if labels.len() != images.len_of(Axis(0)) {
-            return Err(Error::argument(
+            return Err(Error::data(
                 labels_name.to_string(),
                 format!("{} labels, as many as {images_name}", images.len_of(Axis(0))),
                 labels.len(),
@@ -149,7 +149,7 @@ impl Examples {
     pub fn with_labels_from(mut self, first: u8) -> Result<Examples> {
         if let Some(index) = self.labels.iter().position(|&label| label < first) {
             let found = format!("{} at index {index}", self.labels[index]);
-            return Err(Error::argument("labels", format!("labels of at least {first}"), found));
+            return Err(Error::data("labels", format!("labels of at least {first}"), found));
         }
         self.labels = self.labels.mapv(|label| label - first).into_shared();
         self.num_classes = classes_of(self.labels.view());
@@ -176,7 +176,7 @@ impl Examples {
     /// [`with_num_classes`](Examples::with_num_classes) for labels of the given name.
     pub(crate) fn with_classes_of(mut self, labels_name: impl fmt::Display, num_classes: usize) -> Result<Examples> {
         if let Some(index) = self.labels.iter().position(|&label| usize::from(label) >= num_classes) {
-            return Err(Error::argument(
+            return Err(Error::data(
                 labels_name.to_string(),
                 format!("labels below {num_classes}"),
                 format!("{} at index {index}", self.labels[index]),
@@ -300,7 +300,7 @@ impl Examples {
     /// ```
     pub fn select(&self, mask: &[bool]) -> Result<Examples> {
         if mask.len() != self.len() {
-            return Err(Error::argument("mask", format!("{} values, one for each example", self.len()), mask.len()));
+            return Err(Error::data("mask", format!("{} values, one for each example", self.len()), mask.len()));
         }
         let indices: Vec<usize> = (0..self.len()).filter(|&index| mask[index]).collect();
         self.take(&indices)
@@ -357,7 +357,7 @@ impl Examples {
     }
 
     fn outside(&self, what: &str, found: impl fmt::Display) -> Error {
-        Error::argument("examples", format!("{what} within 0..{}", self.len()), found)
+        Error::data("examples", format!("{what} within 0..{}", self.len()), found)
     }
 }
 
@@ -419,7 +419,7 @@ fn read_labels(path: &Path) -> Result<Array1<u8>> {
 }
 
 fn narrow<T: Copy + TryInto<u8> + fmt::Display>(path: &Path, labels: ArrayD<T>) -> Result<Array1<u8>> {
-    let refused = |expected: &str, found: String| Error::argument(path.display().to_string(), expected, found);
+    let refused = |expected: &str, found: String| Error::data(path.display().to_string(), expected, found);
     let classes = match labels.shape() {
         [_] => labels.view(),
         [_, columns] if *columns > 0 => labels.index_axis(Axis(1), 0),

@@ -279,7 +279,7 @@ impl SavedStopping {
             (None, None) => EarlyStopping::resume(rule, history),
             (None, Some(missing)) => {
                 let expected = format!("{saved}, since another rule must judge the whole history, and {missing}");
-                Err(crate::Error::argument("stopping rule", expected, rule))
+                Err(crate::Error::setting("stopping rule", expected, rule))
             }
         }
     }
@@ -291,7 +291,7 @@ impl TryFrom<SavedStopping> for EarlyStopping {
     fn try_from(mut saved: SavedStopping) -> Result<Self> {
         let rule = saved.rule.clone();
         let history = saved.take_history();
-        let history = history.ok_or_else(|| crate::Error::argument("history", "a list of observations", "none"))?;
+        let history = history.ok_or_else(|| crate::Error::history("history", "a list of observations", "none"))?;
         saved.resume(rule, history, None)
     }
 }

@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 100;
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] names the position, what is expected there and what was found. [`Rule::check`] is not called.
+/// [`Error::RuleSyntax`] names the position, what is expected there and what was found. [`Rule::check`] is not called.
 impl FromStr for Rule {
     type Err = Error;
 
@@ -305,7 +305,7 @@ impl<'a> Parser<'a> {
 
     fn refuse(&self, expected: impl Display, found: String) -> Error {
         let position = self.text[..self.at].chars().count() + 1;
-        Error::argument(format!("character {position} of the rule {:?}", self.text), expected, found)
+        Error::RuleSyntax { rule: self.text.to_owned(), position, expected: expected.to_string(), found }
     }
 }
 

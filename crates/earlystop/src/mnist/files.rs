@@ -108,7 +108,7 @@ impl DataFile {
         let file = File::open(&path).map_err(io_error(&path, "open"))?;
         match sha256(file) {
             Ok(found) if found == self.sha256 => Ok(()),
-            Ok(found) => Err(Error::argument(
+            Ok(found) => Err(Error::data(
                 path.display().to_string(),
                 format!(
                     "{collection}'s content (SHA-256 {}), since {absent} is absent and only {collection}'s is fetched; delete \

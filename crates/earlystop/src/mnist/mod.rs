@@ -112,7 +112,7 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
     let examples = Examples::read(images, labels)?;
     let (expected, found) = ((count, 28, 28), examples.images().dim());
     if found != expected {
-        return Err(Error::argument(
+        return Err(Error::data(
             images.display().to_string(),
             format!("images of shape {expected:?}"),
             format!("{found:?}; Examples::read reads data of other sizes"),

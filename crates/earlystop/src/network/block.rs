@@ -47,7 +47,7 @@ impl Unchanged {
         let version = self.tensor.f_internal_version().map_err(torch("computing the gradients"))?;
         let found = || format!("{} modified in place after the loss was computed", self.name);
         let expected = "variables and images as they were when it was computed";
-        if version == self.version { Ok(()) } else { Err(Error::argument("loss", expected, found())) }
+        if version == self.version { Ok(()) } else { Err(Error::loss(expected, found())) }
     }
 }
 

@@ -45,7 +45,7 @@ pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
 /// As [`evaluate`].
 pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision) -> Result<Evaluation> {
     if examples.num_classes() > network.num_classes() {
-        return Err(Error::argument(
+        return Err(Error::data(
             "examples",
             format!("at most {} classes", network.num_classes()),
             examples.num_classes(),

@@ -45,7 +45,7 @@ impl Loss {
         let expected = "a value computed from the model's variables that are trained";
         // libtorch would read through a null pointer.
         if !value.requires_grad() {
-            return Err(Error::argument("loss", expected, "one without a gradient"));
+            return Err(Error::loss(expected, "one without a gradient"));
         }
         // Several of the parts below may lead through the same graph: it is kept until all are done.
         let mut sums = Sums { keep_graphs: !chains.is_empty(), ..Sums::new(leaves) };
@@ -72,7 +72,7 @@ impl Loss {
             }
         }
         if sums.gradients.iter().all(Option::is_none) {
-            return Err(Error::argument("loss", expected, "one of other variables"));
+            return Err(Error::loss(expected, "one of other variables"));
         }
         Ok(sums.gradients)
     }

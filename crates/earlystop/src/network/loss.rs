@@ -90,7 +90,7 @@ impl Loss {
     pub(super) fn parts(&self) -> Result<(&Tensor, &[Chain])> {
         match &self.value {
             Ok(value) => Ok((value, &self.chains)),
-            Err(Refusal { expected, found }) => Err(Error::argument("loss", expected, found)),
+            Err(Refusal { expected, found }) => Err(Error::loss(expected, found)),
         }
     }
 

@@ -176,7 +176,7 @@ impl Network {
         let found = format!("{} with weights {:?}", layer.kind(), weights.shape());
         let weights = weights
             .into_dimensionality::<Ix4>()
-            .map_err(|_| Error::argument(layer_name, "a convolutional layer", found))?;
+            .map_err(|_| Error::model(layer_name, "a convolutional layer", found))?;
         Ok(weights.permuted_axes([2, 3, 1, 0]).as_standard_layout().into_owned())
     }
 }

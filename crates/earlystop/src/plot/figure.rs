@@ -65,7 +65,7 @@ impl Figure {
         let path = path.as_ref();
         if !self.missing.is_empty() {
             let expected = "text in characters that a font has (earlystop::plot::add_font(path) adds a font)";
-            return Err(Error::argument(path.display().to_string(), expected, self.missing_characters()));
+            return Err(Error::data(path.display().to_string(), expected, self.missing_characters()));
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".part");

@@ -106,7 +106,7 @@ fn axes(history: &[Observation], comparison: &Comparison) -> Result<Axes> {
     let accuracies: Vec<f64> =
         accuracies.filter(|accuracy| accuracy.is_finite()).map(|accuracy| 100.0 * accuracy).collect();
     if accuracies.is_empty() {
-        return Err(Error::argument("validation accuracies", "at least one number", "none"));
+        return Err(Error::data("validation accuracies", "at least one number", "none"));
     }
     let tests =
         history.iter().filter_map(|observation| observation.score(TEST_ACCURACY)).filter(|value| value.is_finite());

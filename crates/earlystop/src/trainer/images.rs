@@ -107,18 +107,18 @@ fn fit(name: &str, set: &Examples, network: &Network) -> Result<Examples> {
     let ([height, width, channels], num_classes) = (network.description().input, network.num_classes());
     let what = format!("{name} set");
     if set.is_empty() {
-        return Err(Error::argument(what, "at least one example", "none"));
+        return Err(Error::data(what, "at least one example", "none"));
     }
     if [set.height(), set.width()] != [height, width] {
         let found = format!("{} x {}", set.height(), set.width());
-        return Err(Error::argument(what, format!("images of {height} x {width} pixels"), found));
+        return Err(Error::data(what, format!("images of {height} x {width} pixels"), found));
     }
     if channels != 1 {
         let expected = format!("images with {channels} channels, as the network's input has");
-        return Err(Error::argument(what, expected, "grayscale images, with 1 channel"));
+        return Err(Error::data(what, expected, "grayscale images, with 1 channel"));
     }
     if set.num_classes() > num_classes {
-        return Err(Error::argument(what, format!("at most {num_classes} classes"), set.num_classes()));
+        return Err(Error::data(what, format!("at most {num_classes} classes"), set.num_classes()));
     }
     set.clone().with_num_classes(num_classes)
 }

@@ -316,7 +316,7 @@ impl<M: Model> Trainer<M> {
             }
             gradients = Some(sum);
         }
-        Err(Error::argument("batch", "at least one example", "none"))
+        Err(Error::data("batch", "at least one example", "none"))
     }
 
     fn will_train(&self, end: u64) -> bool {

@@ -35,8 +35,8 @@ impl SavePolicy {
     /// Refuses an interval of nothing.
     pub(super) fn check(self) -> Result<()> {
         match self {
-            Self::EveryIterations(0) => Err(Error::argument("save policy", "at least every iteration", "0 iterations")),
-            Self::EveryTime(Duration::ZERO) => Err(Error::argument("save policy", "more than no time", "0 seconds")),
+            Self::EveryIterations(0) => Err(Error::setting("save policy", "at least every iteration", "0 iterations")),
+            Self::EveryTime(Duration::ZERO) => Err(Error::setting("save policy", "more than no time", "0 seconds")),
             _ => Ok(()),
         }
     }

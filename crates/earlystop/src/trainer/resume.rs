@@ -70,7 +70,7 @@ impl<M: Model> Trainer<M> {
     /// # Errors
     ///
     /// [`Error::SettingsDiffer`] if the run had other settings or data, [`Error::NoValidCheckpoint`] if there are only
-    /// damaged checkpoints, and [`Error::Argument`] if no folder is set or if another stopping rule needs evaluations that
+    /// damaged checkpoints, and [`Error::Setting`] if no folder is set or if another stopping rule needs evaluations that
     /// are missing. Nothing is changed then.
     pub fn resume(&mut self, on_event: impl FnMut(&Event)) -> Result<bool> {
         self.resume_from(Resume::latest(), on_event)
@@ -130,7 +130,7 @@ impl<M: Model> Trainer<M> {
             },
             (_, None) => {
                 let expected = "a folder to resume from: set one with checkpoints()";
-                return Err(Error::argument("checkpoints", expected, "none"));
+                return Err(Error::setting("checkpoints", expected, "none"));
             }
             (Source::Latest, Some(store)) => first(store, store.latest_valid()?, is_last_try, on_event)?,
             (Source::Best, Some(store)) => first_best(store, is_last_try, on_event)?,
@@ -206,7 +206,7 @@ impl<M: Model> Trainer<M> {
             (Some(_), _, Some(missing)) => {
                 let expected =
                     format!("as in the checkpoint, since another one needs the whole history, and {missing}");
-                Err(Error::argument("reduce_on_plateau", expected, "another one"))
+                Err(Error::setting("reduce_on_plateau", expected, "another one"))
             }
         }
     }

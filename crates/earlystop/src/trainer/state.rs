@@ -107,7 +107,7 @@ impl Settings {
             None => Ok(()),
             Some(name) => {
                 let expected = format!("none of {}, which the trainer uses", OWN_NAMES.join(", "));
-                Err(Error::argument("name of a model's setting", expected, name))
+                Err(Error::setting("name of a model's setting", expected, name))
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::values::bytes;
 ///
 /// # Errors
 ///
-/// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; [`Error::Argument`] if `break_at` is not
+/// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; [`Error::Setting`] if `break_at` is not
 /// before `end`; and any error of the training.
 pub fn verify_resume<M: Model>(
     mut new_trainer: impl FnMut() -> Result<Trainer<M>>,
@@ -45,7 +45,7 @@ pub fn verify_resume<M: Model>(
     end: u64,
 ) -> Result<()> {
     if break_at >= end {
-        return Err(Error::argument("break", format!("an iteration before the end, {end}"), break_at));
+        return Err(Error::setting("break", format!("an iteration before the end, {end}"), break_at));
     }
     let mut trainer = || -> Result<Trainer<M>> {
         let mut trainer = new_trainer()?;

@@ -74,10 +74,10 @@ pub enum FlowKind {
 /// ```
 pub fn network_flowchart(image: &ArrayBase<impl Data<Elem = u8>, Ix2>, layers: &[FlowLayer]) -> Result<Figure> {
     if image.is_empty() {
-        return Err(Error::argument("image", "[height, width] with pixels", format!("{:?}", image.shape())));
+        return Err(Error::data("image", "[height, width] with pixels", format!("{:?}", image.shape())));
     }
     if layers.is_empty() {
-        return Err(Error::argument("layers", "at least one", "none"));
+        return Err(Error::data("layers", "at least one", "none"));
     }
     layers.iter().try_for_each(FlowLayer::check)?;
     let (height, width) = image.dim();
@@ -131,7 +131,7 @@ pub fn network_flowchart(image: &ArrayBase<impl Data<Elem = u8>, Ix2>, layers: &
 impl FlowLayer {
     fn check(&self) -> Result<()> {
         let refuse = |what: &str, expected: String| {
-            Err(Error::argument(format!("{what} of {:?}", self.name), expected, format!("{:?}", self.shape)))
+            Err(Error::data(format!("{what} of {:?}", self.name), expected, format!("{:?}", self.shape)))
         };
         match &self.kind {
             _ if self.shape.contains(&0) => refuse("shape", "no 0".into()),
@@ -173,7 +173,7 @@ fn channels_part<'a>(
     let activations: Option<ArrayView3<f32>> = match activations {
         Some(activations) if activations.shape() == shape => activations.view().into_dimensionality::<Ix3>().ok(),
         Some(other) => {
-            return Err(Error::argument(
+            return Err(Error::data(
                 "activations of a convolution",
                 format!("{shape:?}"),
                 format!("{:?}", other.shape()),
