@@ -1,14 +1,16 @@
 //! A model of your own: classifies coloured images, with batch normalization and dropout, from data that is made as it is needed.
 //!
-//! `cargo run --release --example own_images [FOLDER [ITERATIONS [MNIST]]]`. The images are MNIST's digits, of which each stands
-//! out from a background of changing colours, as in [MNIST-M](https://arxiv.org/abs/1505.07818). In training every digit gets a
+//! `cargo run --release --example own_images [FOLDER [ITERATIONS [MNIST [PHOTOGRAPHS]]]]`. The images are MNIST's digits, of which
+//! each stands out from a part of a photograph, as in [MNIST-M](https://arxiv.org/abs/1505.07818). In training every digit gets a
 //! new background each time, which depends on its index and the iteration alone; so a run that is stopped or killed, and
-//! started again, continues with the same images.
+//! started again, continues with the same images. PHOTOGRAPHS is a folder of coloured PNG or JPEG files of 28 x 28 pixels or more.
 
-use std::env;
+use std::sync::Arc;
+use std::{env, fs};
 
 use earlystop::data::Data;
 use earlystop::early_stopping::Metric;
+use earlystop::ndarray::{Array3, ArrayD, ArrayView3, Ix3, s};
 use earlystop::optimizer::{Schedule, Trainable};
 use earlystop::trainer::{BatchIter, Model, Scores};
 use earlystop::{Error, Examples, Loss, Mnist, Optimizer, Result, Trainer, stop};
@@ -17,26 +19,45 @@ use tch::{Device, Tensor, nn};
 
 const SIDE: usize = 28;
 
-/// Digits on coloured backgrounds: images `[batch, 3, 28, 28]` from 0.0 to 1.0, and the classes `[batch]`.
-struct Coloured(Examples);
+/// Digits on parts of photographs: images `[batch, 3, 28, 28]` from 0.0 to 1.0, and the classes `[batch]`.
+struct Coloured {
+    digits: Examples,
+    photographs: Arc<Vec<Array3<u8>>>,
+}
+
+/// Reads all photographs of a folder, each `[3, height, width]`.
+fn photographs(folder: &str) -> Result<Vec<Array3<u8>>> {
+    let problem = |problem: String| Error::other(format!("{folder}: {problem}; put coloured photographs there"));
+    let entries = fs::read_dir(folder).map_err(|error| problem(error.to_string()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort(); // the same order on every machine
+    let mut found = Vec::new();
+    for path in paths {
+        let image: ArrayD<u8> = (&tch::vision::image::load(&path)?).try_into()?;
+        let image = image.into_dimensionality::<Ix3>().map_err(Error::other)?;
+        match image.dim() {
+            (3, SIDE.., SIDE..) => found.push(image),
+            size => return Err(problem(format!("{} has the size {size:?}", path.display()))),
+        }
+    }
+    if found.is_empty() { Err(problem("no files".to_owned())) } else { Ok(found) }
+}
 
 impl Coloured {
-    /// The background of an image: a wave in each of the three colours.
-    fn background(index: usize, iteration: u64) -> impl Fn(usize, usize, usize) -> f32 {
+    /// A part of a photograph, `[3, 28, 28]`.
+    fn background(&self, index: usize, iteration: u64) -> ArrayView3<'_, u8> {
         // Numbers without a visible pattern, from the index and the iteration (SplitMix64).
         let mut state = (index as u64) << 32 ^ iteration;
-        let mut random = move || {
+        let mut below = move |end: usize| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((mixed ^ mixed >> 31) >> 40) as f32 / (1 << 24) as f32
+            ((mixed ^ mixed >> 31) % end as u64) as usize
         };
-        let waves: [[f32; 4]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| random()));
-        move |channel, y, x| {
-            let [across, down, phase, level] = waves[channel];
-            let angle = across * x as f32 + down * y as f32 + 6.3 * phase;
-            (level + 0.3 * (0.7 * angle).sin()).clamp(0.0, 1.0)
-        }
+        let photograph = &self.photographs[below(self.photographs.len())];
+        let (_, height, width) = photograph.dim();
+        let (y, x) = (below(height - SIDE + 1), below(width - SIDE + 1));
+        photograph.slice(s![.., y..y + SIDE, x..x + SIDE])
     }
 }
 
@@ -44,18 +65,15 @@ impl Data for Coloured {
     type Batch = (Tensor, Tensor);
 
     fn len(&self) -> usize {
-        self.0.len()
+        self.digits.len()
     }
 
     fn batch(&self, indices: &[usize], iteration: u64) -> Result<Self::Batch> {
-        let digits = self.0.take(indices)?;
+        let digits = self.digits.take(indices)?;
         let mut values = Vec::with_capacity(indices.len() * 3 * SIDE * SIDE);
-        for (image, &index) in digits.images().outer_iter().zip(indices) {
-            let background = Self::background(index, iteration);
-            for channel in 0..3 {
-                for ((y, x), &digit) in image.indexed_iter() {
-                    values.push((background(channel, y, x) - f32::from(digit) / 255.0).abs());
-                }
+        for (digit, &index) in digits.images().outer_iter().zip(indices) {
+            for channel in self.background(index, iteration).outer_iter() {
+                values.extend(channel.iter().zip(digit).map(|(&under, &ink)| f32::from(under.abs_diff(ink)) / 255.0));
             }
         }
         let images = Tensor::from_slice(&values).view([-1, 3, SIDE as i64, SIDE as i64]);
@@ -63,9 +81,10 @@ impl Data for Coloured {
         Ok((images, Tensor::from_slice(&classes)))
     }
 
-    /// The digits decide it all.
+    /// The sizes of the photographs tell whether they are others.
     fn fingerprint(&self) -> Option<String> {
-        Data::fingerprint(&self.0)
+        let sizes: Vec<_> = self.photographs.iter().map(|photograph| photograph.dim()).collect();
+        Some(format!("{} on photographs of {sizes:?}", Data::fingerprint(&self.digits)?))
     }
 }
 
@@ -130,14 +149,17 @@ fn main() -> Result<()> {
     let folder = arguments.next().unwrap_or_else(|| "checkpoints/own_images".to_owned());
     let iterations = arguments.next().map_or(Ok(5000), |count| count.parse()).map_err(Error::other)?;
     let mnist = arguments.next().unwrap_or_else(|| "data/MNIST".to_owned());
+    let photographs = Arc::new(photographs(&arguments.next().unwrap_or_else(|| "data/photographs".to_owned()))?);
     stop::on_signals()?;
     let data = Mnist::load(mnist, |event| println!("{event}"))?;
+
+    let coloured = |digits| Coloured { digits, photographs: Arc::clone(&photographs) };
 
     let model = Classifier::new();
     let schedule = Schedule::one_cycle(3e-3, 5000)?;
     let optimizer = Optimizer::sgd(&model.variables, schedule)?.momentum(0.9)?.nesterov()?;
     let mut trainer =
-        Trainer::for_model(model, optimizer, Coloured(data.train), Coloured(data.validation.slice(..1000)?))
+        Trainer::for_model(model, optimizer, coloured(data.train), coloured(data.validation.slice(..1000)?))
             .evaluate_every(50)
             .patience(1000)
             .checkpoints(folder)
@@ -147,7 +169,7 @@ fn main() -> Result<()> {
     println!("{}", trainer.restore_best()?);
     println!(
         "Test accuracy: {:.2}%",
-        100.0 * trainer.evaluate(&Coloured(data.test))?.get("accuracy").unwrap_or(f64::NAN)
+        100.0 * trainer.evaluate(&coloured(data.test))?.get("accuracy").unwrap_or(f64::NAN)
     );
     Ok(())
 }

@@ -14,9 +14,13 @@ use earlystop::checkpoint::Store;
 use example::{example, tensors};
 
 fn command(name: &str, folder: &Path, iterations: u64) -> Command {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/MNIST");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
     let mut command = Command::new(example(name));
-    command.arg(folder).arg(iterations.to_string()).arg(data).env("GOMP_SPINCOUNT", "1000");
+    command
+        .arg(folder)
+        .arg(iterations.to_string())
+        .args([data.join("MNIST"), data.join("photographs")])
+        .env("GOMP_SPINCOUNT", "1000");
     command
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use earlystop::checkpoint::Store;
 use earlystop::early_stopping::Rule;
-use earlystop::trainer::{Event, FailedSave, RestoredFrom, TrainerBuilder};
+use earlystop::trainer::{Event, TrainerBuilder};
 use earlystop::{Error, Trainer};
 
 use common::{bits, builder, history};
@@ -167,11 +167,10 @@ fn a_failed_save_is_reported_and_tried_again() {
 
 #[test]
 fn a_call_whose_last_save_failed_says_so_and_loses_nothing() {
-    for (failed_save, in_background) in
-        [(FailedSave::Retry, false), (FailedSave::Stop, false), (FailedSave::Retry, true), (FailedSave::Stop, true)]
-    {
+    for (stops, in_background) in [(false, false), (true, false), (false, true), (true, true)] {
         let drive = Drive::new();
-        let trainer = run().checkpoints(drive.folder()).on_failed_save(failed_save);
+        let trainer = run().checkpoints(drive.folder());
+        let trainer = if stops { trainer.stop_on_failed_save() } else { trainer };
         let mut trainer = trainer.save_in_background(in_background).build().unwrap();
         let take_away_at_10 = |event: &Event| match event {
             Event::Evaluated { observation, .. } if observation.iteration == 10 => drive.take_away(),
@@ -180,10 +179,10 @@ fn a_call_whose_last_save_failed_says_so_and_loses_nothing() {
         let error = trainer.optimize_to(60, take_away_at_10).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
         let reached = trainer.iteration();
-        match (failed_save, in_background) {
-            (FailedSave::Stop, false) => assert_eq!(reached, 20),
+        match (stops, in_background) {
+            (true, false) => assert_eq!(reached, 20),
             // The save of iteration 10 or of 20 fails, and is noticed at the next one at the latest.
-            (FailedSave::Stop, true) => assert!((10..=30).contains(&reached), "{reached}"),
+            (true, true) => assert!((10..=30).contains(&reached), "{reached}"),
             _ => assert_eq!(reached, 60),
         }
         assert_eq!(trainer.history().len() as u64, reached / 10);
@@ -215,7 +214,7 @@ fn the_best_that_could_not_be_saved_is_restored_from_memory() {
         let (_, at_best) = straight(60);
         assert!(at_best.iteration() > 10);
         let restored = trainer.restore_best().unwrap();
-        assert_eq!((restored.iteration, &restored.from), (at_best.iteration(), &RestoredFrom::Memory));
+        assert_eq!((restored.iteration, &restored.file), (at_best.iteration(), &None));
         assert!(restored.is_best());
         assert_eq!(bits(trainer.network()), bits(at_best.network()));
     }

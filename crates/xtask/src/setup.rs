@@ -82,6 +82,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     let prefix = plan.carry_out(workspace, &requirements)?;
     libtorch::ensure(workspace, &prefix)?;
     let to_load = datasets::fetch(workspace);
+    datasets::fetch_photographs(workspace, &scripts::python(&prefix));
     kernel::finish_install(workspace, installing)?;
     kernel::register(workspace, &prefix)?;
     place::settle(workspace)?;

@@ -56,8 +56,8 @@ impl Best {
 pub struct Restored {
     /// The iteration after which the variables had these values.
     pub iteration: u64,
-    /// Where they came from.
-    pub from: RestoredFrom,
+    /// The checkpoint that they came from; nothing if they were in memory.
+    pub file: Option<PathBuf>,
     /// The iteration of the best evaluation, as the stopping rule sees it.
     pub best_iteration: u64,
     /// Why better checkpoints could not be used.
@@ -74,30 +74,15 @@ impl Restored {
 /// Prints one line, and one for each note.
 impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Restored the variables of iteration {} from {}", self.iteration, self.from)?;
+        write!(f, "Restored the variables of iteration {} from ", self.iteration)?;
+        match &self.file {
+            Some(file) => write!(f, "{}", file.display())?,
+            None => write!(f, "memory")?,
+        }
         if !self.is_best() {
             write!(f, ", since those of the best, iteration {}, are not available", self.best_iteration)?;
         }
         self.notes.iter().try_for_each(|note| write!(f, "\nNote: {note}"))
-    }
-}
-
-/// Where restored variables came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RestoredFrom {
-    /// A copy in memory.
-    Memory,
-    /// A checkpoint.
-    File(PathBuf),
-}
-
-impl fmt::Display for RestoredFrom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory => write!(f, "memory"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
     }
 }
 
@@ -138,18 +123,18 @@ impl<M: Model> Trainer<M> {
             },
             (None, _) => None,
         };
-        let (iteration, from) = match (in_file, in_memory) {
+        let (iteration, file) = match (in_file, in_memory) {
             (Some(saved), kept) if kept.is_none_or(|kept| kept < saved.step) => {
                 Saver::new().restore(&saved.path, &[self.model.variables(), &self.optimizer])?;
-                (saved.step, RestoredFrom::File(saved.path))
+                (saved.step, Some(saved.path))
             }
             (_, Some(kept)) => {
                 self.restore_kept()?;
-                (kept, RestoredFrom::Memory)
+                (kept, None)
             }
             (_, None) => return Err(self.no_best(best.iteration, notes)),
         };
-        Ok(Restored { iteration, from, best_iteration: best.iteration, notes })
+        Ok(Restored { iteration, file, best_iteration: best.iteration, notes })
     }
 
     fn how_to_get_a_best(&self) -> &'static str {

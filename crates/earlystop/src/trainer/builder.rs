@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::best::Best;
 use super::callback::{Callback, Callbacks};
 use super::commit::{Commits, SaveSettings};
-use super::policy::{FailedSave, SavePolicy};
+use super::policy::SavePolicy;
 use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
@@ -37,7 +37,7 @@ pub struct TrainerBuilder<M: Model = Network> {
     checkpoints: Option<PathBuf>,
     save_policy: SavePolicy,
     keep: Keep,
-    on_failed_save: FailedSave,
+    stops_on_failed_save: bool,
     saves_in_background: bool,
     records_mistakes: bool,
     keeps_best_in_memory: bool,
@@ -67,7 +67,7 @@ impl<M: Model> TrainerBuilder<M> {
             checkpoints: None,
             save_policy: SavePolicy::default(),
             keep: Keep::last(2).best(1),
-            on_failed_save: FailedSave::default(),
+            stops_on_failed_save: false,
             saves_in_background: false,
             records_mistakes: false,
             keeps_best_in_memory: true,
@@ -227,12 +227,15 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
-    /// Sets what happens if a checkpoint cannot be written. Default: [`FailedSave::Retry`].
+    /// Ends the call with an error at once if a checkpoint cannot be written, because the disk is full for example.
+    ///
+    /// Unless this is set, the trainer trains on and tries again at the next evaluation, with the event
+    /// [`Event::SaveFailed`](super::Event::SaveFailed); if the last save of a call fails, the call returns the error at its end.
     ///
     /// Either way nothing in memory is lost: [`Trainer::optimize`] can be called again, which first saves the state that
     /// could not be saved, and [`Trainer::restore_best`] still finds the best variables.
-    pub fn on_failed_save(mut self, failed_save: FailedSave) -> Self {
-        self.on_failed_save = failed_save;
+    pub fn stop_on_failed_save(mut self) -> Self {
+        self.stops_on_failed_save = true;
         self
     }
 
@@ -292,7 +295,7 @@ impl<M: Model> TrainerBuilder<M> {
         let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
         let settings = SaveSettings {
             policy: self.save_policy,
-            on_failed_save: self.on_failed_save,
+            stops_on_failed_save: self.stops_on_failed_save,
             in_background: self.saves_in_background,
             keeps_best: self.keep.keeps_best(),
         };

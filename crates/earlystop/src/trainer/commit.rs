@@ -7,7 +7,7 @@ use tch::Device;
 use super::background::{Background, Done};
 use super::best::copies_of;
 use super::history::{Lines, Written};
-use super::policy::{FailedSave, Moment, SavePolicy};
+use super::policy::{Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
 use super::state::{Environment, Fingerprints, RunState, Settings, json_or_text};
 use super::{Event, Model, Report, TEST, Trainer, VALIDATION};
@@ -49,7 +49,8 @@ pub(super) struct Commits {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SaveSettings {
     pub(super) policy: SavePolicy,
-    pub(super) on_failed_save: FailedSave,
+    /// Whether a save that fails ends the call at once.
+    pub(super) stops_on_failed_save: bool,
     pub(super) in_background: bool,
     /// Whether the folder keeps the checkpoint of the best evaluation.
     pub(super) keeps_best: bool,
@@ -95,7 +96,7 @@ impl Commits {
     }
 
     fn retries(&self) -> bool {
-        self.settings.on_failed_save == FailedSave::Retry
+        !self.settings.stops_on_failed_save
     }
 
     /// Returns what the file system could not guarantee, each warning once.

@@ -39,7 +39,7 @@ pub enum Event {
         time: Duration,
     },
     /// A checkpoint could not be written. The trainer tries again at the next evaluation; see
-    /// [`TrainerBuilder::on_failed_save`](super::TrainerBuilder::on_failed_save).
+    /// [`TrainerBuilder::stop_on_failed_save`](super::TrainerBuilder::stop_on_failed_save).
     SaveFailed {
         /// The iteration whose state is not saved.
         iteration: u64,

@@ -36,12 +36,12 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 
-pub use best::{Restored, RestoredFrom};
+pub use best::Restored;
 pub use builder::TrainerBuilder;
 pub use callback::{Callback, Progress};
 pub use event::{Event, time_usage};
 pub use model::{BatchIter, Model, Scores};
-pub use policy::{FailedSave, SavePolicy};
+pub use policy::SavePolicy;
 pub use resume::Resume;
 pub use verify::verify_resume;
 
@@ -157,7 +157,7 @@ impl<M: Model> Trainer<M> {
     /// # Errors
     ///
     /// If the folder is in use by another process or contains another run; if another trainer continued the run after this
-    /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::on_failed_save`]. Also any error of the model
+    /// one resumed it; or if a checkpoint cannot be written, see [`TrainerBuilder::stop_on_failed_save`]. Also any error of the model
     /// and its data, and the first error of a [callback](Callback). Checkpoints saved before stay valid, and everything in memory
     /// is kept: call this function again to repeat what has failed, and to continue.
     pub fn optimize<R: stop::Response>(

@@ -51,14 +51,3 @@ impl SavePolicy {
         }
     }
 }
-
-/// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailedSave {
-    /// Train on and try again at the next evaluation, with the event [`Event::SaveFailed`](super::Event::SaveFailed).
-    /// If the last save of a call fails, the call returns the error at its end.
-    #[default]
-    Retry,
-    /// Return the error at once.
-    Stop,
-}

