@@ -125,7 +125,7 @@ pub use mismatch::Mismatch;
 pub use read::Checkpoint;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
-pub(crate) use store::{FoundHistory, Position, read_history};
+pub(crate) use store::{FoundHistory, Position, is_url, read_history};
 pub use store::{History, Saved, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
