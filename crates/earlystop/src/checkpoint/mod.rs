@@ -123,7 +123,7 @@ pub use read::Checkpoint;
 pub use saved::Saved;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
-pub(crate) use store::{FoundHistory, Position, read_history};
+pub(crate) use store::{FoundHistory, Position, is_url, read_history};
 pub use store::{History, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;

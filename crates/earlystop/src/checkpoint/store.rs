@@ -1,33 +1,34 @@
-//! Keeps several checkpoints in a folder and finds them again.
+//! Keeps several checkpoints in a folder or in object storage, and finds them again.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use super::files::{Files, folder_of, sync_folder};
+#[cfg(test)]
+use super::Saver;
 use super::keep::by_score;
-use super::layout::{EXTENSION, base_of, base_of_part, is_index};
-use super::lock::{Lock, State};
-use super::opened::describe;
-use super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
-use super::read::Checkpoint;
-use super::saved::Saved;
-use super::threads::run_on_threads;
-use super::writing::{is_abandoned, temporaries};
-use super::{Keep, Metadata, Savable, Saver, Warning};
-use crate::error::io_error;
+use super::layout::{EXTENSION, base_of};
+use super::{Keep, Metadata, Savable, Saved, Warning};
 use crate::{Error, Result};
+use folder::FolderStore;
+use place::Place;
+#[cfg(feature = "object-store")]
+use remote::RemoteStore;
 
+mod folder;
 mod history;
+mod place;
+#[cfg(feature = "object-store")]
+mod remote;
 
 pub use history::History;
 pub(crate) use history::{FoundHistory, Position, read_history};
+pub(crate) use place::is_url;
 
 const PREFIX: &str = "step-";
 
 /// Keeps checkpoints in a folder: `step-000100.safetensors`, `step-000200.safetensors`, …
+///
+/// With the feature `object-store`, the folder may also be the URL of a place in object storage, such as
+/// `s3://bucket/runs/1`: see [Object storage](super::checkpoint#object-storage).
 ///
 /// A store reads everything from the checkpoints themselves. So it finds all checkpoints again after a
 /// restart, in a copy of the folder, and after files were deleted by hand.
@@ -62,28 +63,36 @@ const PREFIX: &str = "step-";
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Store {
-    /// As it was given.
-    folder: PathBuf,
-    /// The same place, whatever becomes of the working directory.
-    absolute: PathBuf,
-    keep: Keep,
-    saver: Saver,
-    writer: Option<Writer>,
-    warnings: Vec<Warning>,
+pub struct Store(Backing);
+
+/// Where the checkpoints are. Both have the same methods.
+#[derive(Debug)]
+enum Backing {
+    Folder(Box<FolderStore>),
+    #[cfg(feature = "object-store")]
+    Remote(Box<RemoteStore>),
 }
 
-/// What a store that saves has beside the others. While it holds the lock, nobody else adds files.
-#[derive(Debug)]
-struct Writer {
-    lock: Lock,
-    /// The earliest first. Those that turn out to be damaged neither count for [`Keep`] nor are they deleted.
-    saved: Vec<Saved>,
-    /// Those that this store wrote, or read as a whole.
-    checked: BTreeSet<PathBuf>,
-    last_commit: u64,
-    /// Whether a part of a deleted checkpoint could not be deleted.
-    has_leftovers: bool,
+/// Evaluates an expression with the store of a folder or that of a URL.
+macro_rules! with {
+    ($store:expr, $backing:ident => $result:expr) => {
+        match $store {
+            Backing::Folder($backing) => $result,
+            #[cfg(feature = "object-store")]
+            Backing::Remote($backing) => $result,
+        }
+    };
+}
+
+/// Turns both kinds of store into others.
+macro_rules! map {
+    ($store:expr, $backing:ident => $result:expr) => {
+        match $store {
+            Backing::Folder($backing) => Backing::Folder($result.into()),
+            #[cfg(feature = "object-store")]
+            Backing::Remote($backing) => Backing::Remote($result.into()),
+        }
+    };
 }
 
 /// A file that was passed over, and why.
@@ -116,28 +125,28 @@ impl Store {
     ///
     /// [`Error::Io`] if `folder` is not a folder or cannot be listed.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref().to_owned();
-        let absolute = std::path::absolute(&folder).map_err(io_error(&folder, "find the folder"))?;
-        files(&folder)?;
-        let (saver, warnings) = (Saver::new(), Vec::new());
-        Ok(Store { folder, absolute, keep: Keep::all(), saver, writer: None, warnings })
+        match Place::of(folder.as_ref())? {
+            Place::Folder(folder) => Ok(Store(Backing::Folder(FolderStore::open(folder)?.into()))),
+            #[cfg(feature = "object-store")]
+            Place::Remote(url) => Ok(Store(Backing::Remote(RemoteStore::open(url)?.into()))),
+        }
     }
 
     /// Says which checkpoints stay when another is saved.
     pub fn keep(self, keep: Keep) -> Self {
-        Store { keep, ..self }
+        Store(map!(self.0, store => store.keep(keep)))
     }
 
     /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. See [`Saver::split_above`].
     ///
     /// Such a checkpoint is listed by the path of its index, `step-000100.safetensors.index.json`.
     pub fn split_above(self, bytes: u64) -> Self {
-        Store { saver: self.saver.split_above(bytes), ..self }
+        Store(map!(self.0, store => store.split_above(bytes)))
     }
 
     #[cfg(test)]
     pub(super) fn with_saver(self, saver: Saver) -> Self {
-        Store { saver, ..self }
+        Store(map!(self.0, store => store.with_saver(saver)))
     }
 
     /// Locks the folder for this store, creates it if it does not exist, and deletes temporary files of processes that
@@ -153,48 +162,14 @@ impl Store {
     /// [`Error::Locked`] if another process has the lock; [`Error::TakenOver`] if this store had it, and a newer one has
     /// taken over; [`Error::Io`] if the folder cannot be created, locked or listed.
     pub fn lock(&mut self) -> Result<()> {
-        self.writer().map(|_| ())
-    }
-
-    fn writer(&mut self) -> Result<&mut Writer> {
-        if let Some(writer) = &self.writer
-            && writer.lock.check(self.saver.files())? == State::Lost
-        {
-            self.writer = None;
-        }
-        if self.writer.is_none() {
-            let files = self.saver.files();
-            let mut warnings = create_folder(files, &self.absolute)?;
-            let lock = Lock::take(files, &self.absolute)?;
-            warnings.extend(lock.warning().cloned());
-            for temporary in temporaries(&self.absolute, format!(".{PREFIX}").as_bytes()) {
-                if is_abandoned(files, &temporary) {
-                    let _ = fs::remove_file(&temporary);
-                }
-            }
-            remove_leftover_parts(files, &self.absolute);
-            let mut writer =
-                Writer { lock, saved: Vec::new(), checked: BTreeSet::new(), last_commit: 0, has_leftovers: false };
-            writer.look(&self.absolute)?;
-            self.writer = Some(writer);
-            self.warn(warnings);
-        }
-        Ok(self.writer.as_mut().expect("it was just set"))
+        with!(&mut self.0, store => store.lock())
     }
 
     /// Returns what the file system could not guarantee so far, each warning once.
     ///
     /// For example, a network file system without locks cannot keep another machine from saving into the folder.
     pub fn warnings(&self) -> &[Warning] {
-        &self.warnings
-    }
-
-    fn warn(&mut self, warnings: Vec<Warning>) {
-        for warning in warnings {
-            if !self.warnings.contains(&warning) {
-                self.warnings.push(warning);
-            }
-        }
+        with!(&self.0, store => store.warnings())
     }
 
     /// Saves a checkpoint, then deletes those that [`keep`](Self::keep) does not hold.
@@ -212,45 +187,43 @@ impl Store {
         state: &[&dyn Savable],
         metadata: &Metadata,
     ) -> Result<Saved> {
-        self.save_internal(step, score, state, metadata, Vec::new())
+        self.save_with_history(step, score, state, metadata, None)
     }
 
-    /// [`save`](Self::save) with entries of this room's own.
-    fn save_internal(
+    /// Saves a checkpoint that records a position of the history.
+    pub(crate) fn save_with_history(
         &mut self,
         step: u64,
         score: Option<f64>,
         state: &[&dyn Savable],
         metadata: &Metadata,
-        mut internal: Vec<(&'static str, String)>,
+        history: Option<&Position>,
     ) -> Result<Saved> {
-        let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
-        let writer = self.writer()?;
-        let commit = writer.last_commit.saturating_add(1);
-        let mut new = Saved { path: PathBuf::new(), step, score, commit };
-        new.path = writer.path_for(&folder, &new);
-        internal.extend([("step", step.to_string()), ("commit", new.commit.to_string())]);
-        internal.extend(score.map(|score| ("score", score.to_string())));
-        let warnings = match saver.save_with(&new.path, state, metadata, &internal) {
-            Ok(committed) => {
-                new.path = committed.path;
-                committed.warnings
-            }
-            Err(error) => {
-                // After the failure of the last step the file is in place all the same.
-                writer.look(&folder)?;
-                return Err(error);
-            }
-        };
+        with!(&mut self.0, store => store.save(step, score, state, metadata, history))
+    }
 
-        writer.last_commit = commit;
-        writer.saved.retain(|saved| base_of(&saved.path) != base_of(&new.path));
-        writer.saved.push(new.clone());
-        writer.checked.insert(new.path.clone());
-        writer.prune(saver.files(), &folder, &keep, "delete the old checkpoint (the new one is saved)")?;
-        self.warn(warnings);
-        new.path = self.reported(&new.path);
-        Ok(new)
+    /// Appends lines after a position and waits until they are on the disk. Returns the position after them, or nothing if the
+    /// segment is gone or shorter than it was.
+    ///
+    /// Lines after the position that no checkpoint in the folder needs are cut off: a save that failed or was killed left
+    /// them. Else a new segment begins, and also if the segment takes no more lines. In object storage the lines appear with
+    /// the next checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if the lines cannot be written.
+    pub(crate) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
+        with!(&mut self.0, store => store.append_history(at, lines))
+    }
+
+    /// Begins a new segment, with these lines, that continues another one from a position or stands for itself. Waits until
+    /// it is on the disk. Returns the position after the lines.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock); [`Error::Io`] if the segment cannot be written.
+    pub(crate) fn begin_history(&mut self, parent: Option<&Position>, lines: &[Vec<u8>]) -> Result<Position> {
+        with!(&mut self.0, store => store.begin_history(parent, lines))
     }
 
     /// Deletes the checkpoints that are not kept according to [`keep`](Self::keep), and returns them. Each save does this too.
@@ -259,10 +232,7 @@ impl Store {
     ///
     /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be deleted.
     pub fn prune(&mut self) -> Result<Vec<Saved>> {
-        let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
-        let mut deleted = self.writer()?.prune(saver.files(), &folder, &keep, "delete")?;
-        deleted.iter_mut().for_each(|saved| saved.path = self.reported(&saved.path));
-        Ok(deleted)
+        with!(&mut self.0, store => store.prune())
     }
 
     /// Returns the checkpoints that [`prune`](Self::prune) would delete, without deleting them or locking the folder.
@@ -286,19 +256,12 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn prunable(&self) -> Result<Vec<Saved>> {
-        let (mut saved, mut checked) = (self.list()?, BTreeSet::new());
-        Ok(split(&mut saved, &mut checked, &self.keep).1)
+        with!(&self.0, store => store.prunable())
     }
 
-    /// Returns the folder: as it was given, or as an absolute path if the working directory has changed since.
+    /// Returns the folder: as it was given, or as an absolute path if the working directory has changed since; or the URL.
     pub fn folder(&self) -> &Path {
-        let is_unchanged = std::path::absolute(&self.folder).is_ok_and(|now| now == self.absolute);
-        if is_unchanged { &self.folder } else { &self.absolute }
-    }
-
-    /// The path of a file in the folder, as the caller is told.
-    fn reported(&self, path: &Path) -> PathBuf {
-        path.file_name().map_or_else(|| path.to_owned(), |name| self.folder().join(name))
+        with!(&self.0, store => store.folder())
     }
 
     /// Deletes all checkpoints in the folder, the latest last, and the history beside them.
@@ -307,14 +270,7 @@ impl Store {
     ///
     /// As [`lock`](Self::lock); [`Error::Io`] if a file cannot be deleted.
     pub fn clear(&mut self) -> Result<()> {
-        let (folder, saver) = (self.absolute.clone(), self.saver.clone());
-        let writer = self.writer()?;
-        for (path, _) in files(&folder)? {
-            remove_checkpoint(saver.files(), &path).map_err(io_error(&path, "delete"))?;
-        }
-        remove_leftover_parts(saver.files(), &folder);
-        writer.saved.clear();
-        Writer::clear_history(saver.files(), &folder)
+        with!(&mut self.0, store => store.clear())
     }
 
     /// Moves every checkpoint committed after `saved` into a new subfolder, `after-step-000200`, and returns that folder.
@@ -330,30 +286,7 @@ impl Store {
     /// [`Error::Setting`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
     /// cannot be moved.
     pub fn archive_after(&mut self, saved: &Saved) -> Result<Option<PathBuf>> {
-        let (folder, saver) = (self.absolute.clone(), self.saver.clone());
-        let writer = self.writer()?;
-        let (mut checkpoints, unreadable) = scan(&folder)?;
-        if !checkpoints.iter().any(|it| it.path.file_name() == saved.path.file_name() && it.commit == saved.commit) {
-            let expected = format!("one of those in {}", folder.display());
-            return Err(Error::setting("checkpoint", expected, saved.path.display()));
-        }
-        checkpoints.retain(|it| it.commit > saved.commit);
-        let unreadable = unreadable.into_iter().map(|it| it.path).filter(|path| step_of(path) > Some(saved.step));
-        let later: Vec<PathBuf> = unreadable.chain(checkpoints.into_iter().rev().map(|it| it.path)).collect();
-        if later.is_empty() {
-            return Ok(None);
-        }
-        let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
-        Writer::copy_history(saver.files(), &folder, &archive)?;
-        let moved = later.iter().try_for_each(|path| move_checkpoint(saver.files(), &archive, path));
-        writer.look(&folder)?;
-        moved?;
-        for changed in [&archive, &folder] {
-            let synced = sync_folder(saver.files(), changed);
-            let warning = synced.map_err(io_error(changed, "sync the folder to the disk"))?;
-            self.warn(warning.into_iter().collect());
-        }
-        Ok(Some(self.reported(&archive)))
+        with!(&mut self.0, store => store.archive_after(saved))
     }
 
     /// Lists the checkpoints whose headers are valid, the earliest save first. Reads headers only.
@@ -362,7 +295,7 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn list(&self) -> Result<Vec<Saved>> {
-        Ok(scan(self.folder())?.0)
+        with!(&self.0, store => store.list())
     }
 
     /// Returns the checkpoint that was saved last. Reads headers only.
@@ -389,9 +322,7 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn latest_valid(&self) -> Result<Valid> {
-        let (mut saved, skipped) = scan(self.folder())?;
-        saved.reverse();
-        Ok(first_valid(saved, skipped))
+        with!(&self.0, store => store.latest_valid())
     }
 
     /// Returns the best checkpoint that is whole, and says which better ones are not, and why.
@@ -400,185 +331,41 @@ impl Store {
     ///
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn best_valid(&self) -> Result<Valid> {
-        let (saved, skipped) = scan(self.folder())?;
-        Ok(first_valid(by_score(&saved).into_iter().cloned().collect(), skipped))
+        with!(&self.0, store => store.best_valid())
+    }
+
+    /// Returns a listed checkpoint as one that can be read at its path: from object storage, a copy. The copy may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] if it is gone; [`Error::Io`] if it cannot be copied.
+    pub(crate) fn local_copy(&self, saved: Saved) -> Result<Saved> {
+        with!(&self.0, store => store.local_copy(saved))
     }
 }
 
-impl Writer {
-    /// Reads all that lies in the folder.
-    fn look(&mut self, folder: &Path) -> Result<()> {
-        self.saved = scan(folder)?.0;
-        self.last_commit = self.saved.last().map_or(0, |saved| saved.commit);
-        Ok(())
-    }
-
-    /// Deletes the checkpoints that are not to be kept, and returns them.
-    fn prune(&mut self, files: &dyn Files, folder: &Path, keep: &Keep, action: &'static str) -> Result<Vec<Saved>> {
-        let (kept, deleted) = split(&mut self.saved, &mut self.checked, keep);
-        self.saved = kept;
-        if std::mem::take(&mut self.has_leftovers) {
-            remove_leftover_parts(files, folder);
-        }
-        for Saved { path, .. } in &deleted {
-            match remove_checkpoint(files, path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    self.has_leftovers = true;
-                    self.look(folder)?; // the next save tries again
-                    return Err(io_error(path, action)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(deleted)
-    }
-
-    /// Where to save: over the file of the same step, unless that one is better.
-    fn path_for(&self, folder: &Path, new: &Saved) -> PathBuf {
-        let is_better =
-            |path: &Path| self.saved.iter().any(|old| base_of(&old.path) == path && old.rank() > new.rank());
-        let mut path = folder.join(format!("{PREFIX}{:06}{EXTENSION}", new.step));
-        let mut count = 1;
-        while is_better(&path) {
-            count += 1;
-            path.set_file_name(format!("{PREFIX}{:06}.{count}{EXTENSION}", new.step));
-        }
-        path
-    }
+/// This module's entries in a checkpoint.
+fn internal_entries(new: &Saved, history: Option<&Position>) -> Vec<(&'static str, String)> {
+    let json = |position| serde_json::to_string(position).expect("strings and numbers always become JSON");
+    let mut entries: Vec<_> = history.map(|position| (history::KEY, json(position))).into_iter().collect();
+    entries.extend([("step", new.step.to_string()), ("commit", new.commit.to_string())]);
+    entries.extend(new.score.map(|score| ("score", score.to_string())));
+    entries
 }
 
-/// Splits checkpoints into those to keep and those to delete.
-///
-/// A damaged file must never be the reason why a valid one is deleted, and listing them has read headers only. So the files that
-/// decide, and those to be deleted, are read first as a whole, unless they are among the checked ones.
-fn split(saved: &mut Vec<Saved>, checked: &mut BTreeSet<PathBuf>, keep: &Keep) -> (Vec<Saved>, Vec<Saved>) {
-    loop {
-        let (kept, deleted) = keep.split(saved.clone());
-        if deleted.is_empty() {
-            return (kept, deleted);
-        }
-        let deciding = keep.deciding(saved).into_iter().chain(&deleted).map(|saved| saved.path.clone());
-        let unchecked: Vec<PathBuf> = deciding.filter(|path| !checked.contains(path)).collect();
-        if unchecked.is_empty() {
-            return (kept, deleted);
-        }
-        for path in unchecked {
-            if Checkpoint::read(&path).is_ok() {
-                checked.insert(path);
-            } else {
-                saved.retain(|saved| saved.path != path);
-            }
-        }
-    }
-}
-
-/// Deletes what killed saves in several files have left. What cannot be deleted stays for the next time.
-fn remove_leftover_parts(files: &dyn Files, folder: &Path) {
-    let parts = parts_in(folder, |stem| stem.starts_with(PREFIX));
-    let bases: BTreeSet<PathBuf> = parts.iter().filter_map(|part| base_of_part(part)).collect();
-    let stale = bases.iter().filter_map(|base| remove_stale_index(files, base).ok()).flatten();
-    let _ = remove_leftovers(files, parts, &stale.collect::<Vec<_>>());
-}
-
-/// Reads all headers: the valid ones by their order of saving, and the others, of which no order is known.
-fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
-    /// About the size of a header. With many of them, several threads are faster.
-    const HEADER_BYTES: u64 = 64 << 10;
-    let files = files(folder)?;
-    let count = files.len();
-    let (files, found) = (Mutex::new(files.into_iter()), Mutex::new((Vec::new(), Vec::new())));
-    let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
-    run_on_threads(count as u64 * HEADER_BYTES, count, || {
-        while let Some((path, step)) = next() {
-            let read = read_saved(path, step);
-            let (saved, skipped) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
-            match read {
-                Ok(checkpoint) => saved.push(checkpoint),
-                Err(damaged) => skipped.push(damaged),
-            }
-        }
-        Ok(())
-    })?;
-    let (mut saved, mut skipped) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    saved.sort_by(|a, b| (a.commit, a.step, &a.path).cmp(&(b.commit, b.step, &b.path)));
-    skipped.sort_by(|a, b| b.path.cmp(&a.path));
-    Ok((saved, skipped))
-}
-
-/// Reads the header of a file whose name carries a step.
-fn read_saved(path: PathBuf, step: u64) -> Result<Saved, Skipped> {
-    match describe(&path) {
-        Ok(internal) => {
-            let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
-            let score = internal.get("score").and_then(|value| value.parse().ok());
-            let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
-            Ok(Saved { path, step, score, commit })
-        }
-        Err(error) => Err(Skipped { path, error }),
-    }
-}
-
-/// The checkpoints' paths with the steps of their names; none if there is no folder.
-fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(io_error(folder, "list the folder"))?,
+/// Where a new checkpoint is saved: over the one of the same step, unless that one is better.
+fn name_for(saved: &[Saved], new: &Saved) -> String {
+    let is_better = |name: &str| {
+        let is_it = |old: &Saved| base_of(&old.path).file_name().is_some_and(|it| it == name);
+        saved.iter().any(|old| is_it(old) && old.rank() > new.rank())
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(io_error(folder, "list the folder"))?.path();
-        if let Some(step) = step_of(&path) {
-            files.push((path, step));
-        }
+    let mut name = format!("{PREFIX}{:06}{EXTENSION}", new.step);
+    let mut count = 1;
+    while is_better(&name) {
+        count += 1;
+        name = format!("{PREFIX}{:06}.{count}{EXTENSION}", new.step);
     }
-    // Where there is a single file, an index is left over from a save that was killed.
-    files.retain(|(path, _)| !is_index(path) || !base_of(path).exists());
-    Ok(files)
-}
-
-/// Creates a folder with those above it, so that it outlasts a power failure.
-fn create_folder(files: &dyn Files, folder: &Path) -> Result<Vec<Warning>> {
-    let absent: Vec<&Path> = folder.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
-    fs::create_dir_all(folder).map_err(io_error(folder, "create the folder"))?;
-    let sync = |created: &&Path| {
-        let synced = sync_folder(files, folder_of(created));
-        synced.map_err(io_error(created, "sync its folder to the disk")).transpose()
-    };
-    absent.iter().filter_map(sync).collect()
-}
-
-/// Creates `NAME`, `NAME.2`, `NAME.3`, …: the first that does not exist.
-fn new_subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
-    let mut path = folder.join(name);
-    for count in 2.. {
-        match fs::create_dir(&path) {
-            Ok(()) => break,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => path.set_file_name(format!("{name}.{count}")),
-            Err(error) => return Err(io_error(&path, "create the folder")(error)),
-        }
-    }
-    Ok(path)
-}
-
-/// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.
-fn step_of(path: &Path) -> Option<u64> {
-    let base = base_of(path);
-    let name = base.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
-    let (step, count) = name.split_once('.').unwrap_or((name, "2"));
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    (is_number(step) && is_number(count)).then(|| step.parse().ok())?
-}
-
-fn first_valid(candidates: Vec<Saved>, mut skipped: Vec<Skipped>) -> Valid {
-    for saved in candidates {
-        match Checkpoint::read(&saved.path) {
-            Ok(_) => {
-                return Valid { saved: Some(saved), skipped };
-            }
-            Err(error) => skipped.push(Skipped { path: saved.path, error }),
-        }
-    }
-    Valid { saved: None, skipped }
+    name
 }
 
 /// Returns the path of the last checkpoint that a [`Store`] saved into the folder and that is whole; none if there is no
@@ -586,8 +373,15 @@ fn first_valid(candidates: Vec<Saved>, mut skipped: Vec<Skipped>) -> Valid {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the folder cannot be listed; the first file's error if there are checkpoints, but none is whole.
+/// [`Error::Io`] if the folder cannot be listed; the first file's error if there are checkpoints, but none is whole;
+/// [`Error::Setting`] for a URL.
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
+    let folder = folder.as_ref();
+    if is_url(folder) {
+        let expected =
+            "a folder: from a URL, Store::latest_valid returns a copy, which the store keeps as long as it exists";
+        return Err(Error::setting("folder", expected, "a URL"));
+    }
     let Valid { saved, skipped } = Store::open(folder)?.latest_valid()?;
     match (saved, skipped.into_iter().next()) {
         (Some(saved), _) => Ok(Some(saved.path)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::save::Snapshot;
 use super::vanishing::{is_gone, while_files_go};
 use super::{Model, Trainer};
-use crate::checkpoint::{NamedTensor, Savable, Saved, Saver, Skipped, Store};
+use crate::checkpoint::{Checkpoint, NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
 
 /// The best variables, where no checkpoint has them.
@@ -197,7 +197,9 @@ fn best_file(store: &Store, best: u64, is_last_try: bool, notes: &mut Vec<String
         // Another rule's best may be older than the folder's.
         let mut listed = store.list()?;
         listed.retain(|saved| saved.step == best);
-        if let Some(saved) = listed.pop().filter(|saved| crate::checkpoint::Checkpoint::read(&saved.path).is_ok()) {
+        if let Some(saved) = listed.pop().and_then(|saved| store.local_copy(saved).ok())
+            && Checkpoint::read(&saved.path).is_ok()
+        {
             return Ok(Some(saved));
         }
     }

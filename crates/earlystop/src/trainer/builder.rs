@@ -11,7 +11,7 @@ use super::commit::{Commits, SaveSettings};
 use super::policy::SavePolicy;
 use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
-use crate::checkpoint::{Keep, Store};
+use crate::checkpoint::{Keep, Store, is_url};
 use crate::data::{Batches, Data, Order};
 use crate::early_stopping::{EarlyStopping, Metric, Patience, Plateau, Reductions, Rule};
 use crate::error::{Error, Result};
@@ -38,7 +38,8 @@ pub struct TrainerBuilder<M: Model = Network> {
     save_policy: SavePolicy,
     keep: Keep,
     stops_on_failed_save: bool,
-    saves_in_background: bool,
+    /// None unless set.
+    saves_in_background: Option<bool>,
     records_mistakes: bool,
     keeps_best_in_memory: bool,
     callbacks: Vec<Box<dyn Callback<M> + Send>>,
@@ -68,7 +69,7 @@ impl<M: Model> TrainerBuilder<M> {
             save_policy: SavePolicy::default(),
             keep: Keep::last(2).best(1),
             stops_on_failed_save: false,
-            saves_in_background: false,
+            saves_in_background: None,
             records_mistakes: false,
             keeps_best_in_memory: true,
             callbacks: Vec::new(),
@@ -170,6 +171,9 @@ impl<M: Model> TrainerBuilder<M> {
 
     /// Saves the complete state to a folder, at each evaluation unless [`save_policy`](Self::save_policy) says otherwise.
     /// Default: no folder.
+    ///
+    /// With the feature `object-store`, it may be a URL such as `s3://bucket/runs/1`: see
+    /// [Object storage](crate::checkpoint#object-storage).
     pub fn checkpoints(mut self, folder: impl AsRef<Path>) -> Self {
         self.checkpoints = Some(folder.as_ref().to_owned());
         self
@@ -214,7 +218,7 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
-    /// Sets whether the trainer saves in another thread while it trains on. Default: no.
+    /// Sets whether the trainer saves in another thread while it trains on. Default: only to object storage.
     ///
     /// The training then waits only for a copy of its state, which takes as much memory as the network's variables and the
     /// optimizer's state together. The guarantees are the same: one save ends before the next one begins, and a call returns
@@ -223,7 +227,7 @@ impl<M: Model> TrainerBuilder<M> {
     /// Saving the state of the tutorial's network takes some milliseconds, 2% of its training, so that the copy and the late
     /// reports do not pay. For a state of a gigabyte, seconds become the time of a copy in memory.
     pub fn save_in_background(mut self, in_background: bool) -> Self {
-        self.saves_in_background = in_background;
+        self.saves_in_background = Some(in_background);
         self
     }
 
@@ -292,11 +296,12 @@ impl<M: Model> TrainerBuilder<M> {
         if self.checkpoints.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             return Err(Error::setting("checkpoints", "the path of a folder", "an empty path"));
         }
+        let is_remote = self.checkpoints.as_ref().is_some_and(|folder| is_url(folder));
         let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
         let settings = SaveSettings {
             policy: self.save_policy,
             stops_on_failed_save: self.stops_on_failed_save,
-            in_background: self.saves_in_background,
+            in_background: self.saves_in_background.unwrap_or(is_remote),
             keeps_best: self.keep.keeps_best(),
         };
         Ok(Trainer {

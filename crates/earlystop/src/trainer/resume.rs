@@ -8,7 +8,7 @@ use super::history::Found;
 use super::state::{Differences, RunState};
 use super::vanishing::{is_gone, while_files_go};
 use super::{Event, Model, Trainer};
-use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid};
+use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid, is_url};
 use crate::early_stopping::{Observation, Plateau, Reductions};
 use crate::error::{Error, Result};
 
@@ -145,6 +145,10 @@ impl<M: Model> Trainer<M> {
 
     /// Resumes from a file that is not in the folder, which must be empty then.
     fn resume_elsewhere(&mut self, path: &Path, accepts_new: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {
+        if is_url(path) {
+            let expected = "a checkpoint of the trainer's own store, or a file: copy it with Store::latest_valid first";
+            return Err(Error::setting("checkpoint", expected, "a URL elsewhere"));
+        }
         let notes = self.load(path, accepts_new)?;
         self.commits.note(self.iteration, None);
         if let Some(folder) = &mut self.commits.folder {
@@ -254,8 +258,10 @@ fn first_best(store: &Store, is_last_try: bool, on_event: &mut impl FnMut(&Event
     Ok(found)
 }
 
-/// Finds a file among the folder's checkpoints.
+/// Finds a file among the folder's checkpoints. In object storage, it is listed by its URL.
 fn find(path: &Path, store: &Store) -> Result<Option<Saved>> {
-    let Ok(path) = fs::canonicalize(path) else { return Ok(None) };
-    Ok(store.list()?.into_iter().find(|saved| fs::canonicalize(&saved.path).is_ok_and(|listed| listed == path)))
+    let place = |path: &Path| if is_url(path) { Some(path.to_owned()) } else { fs::canonicalize(path).ok() };
+    let Some(wanted) = place(path) else { return Ok(None) };
+    let found = store.list()?.into_iter().find(|saved| place(&saved.path).is_some_and(|listed| listed == wanted));
+    found.map(|saved| store.local_copy(saved)).transpose()
 }

@@ -8,7 +8,7 @@
 //! as 64 hexadecimal digits, and the line. So it continues from a position in time proportional to the new lines.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,9 @@ use super::super::checksum::{hex, hex_sha256};
 use super::super::files::{Files, folder_of, is_unsupported, sync_folder};
 use super::super::opened::describe;
 use super::super::{Checkpoint, CheckpointPart, Metadata, Savable, Saved, Warning};
-use super::{Store, Writer};
+#[cfg(test)]
+use super::Store;
+use super::folder::{FolderStore, Writer, files};
 use crate::error::io_error;
 use crate::{Error, Result};
 
@@ -43,6 +45,16 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// Returns the name of the segment's file.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Returns the size of the segment up to here.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Returns the position after one more line, which ends in a line break.
     fn after(mut self, line: &[u8]) -> Self {
         let sum = Sha256::new().chain_update(&self.sha256).chain_update(line);
@@ -120,21 +132,7 @@ impl FoundHistory {
     }
 }
 
-impl Store {
-    /// Saves a checkpoint that records a position of the history.
-    pub(crate) fn save_with_history(
-        &mut self,
-        step: u64,
-        score: Option<f64>,
-        state: &[&dyn Savable],
-        metadata: &Metadata,
-        history: Option<&Position>,
-    ) -> Result<Saved> {
-        let json = |position| serde_json::to_string(position).expect("strings and numbers always become JSON");
-        let entry = history.map(|position| (KEY, json(position)));
-        self.save_internal(step, score, state, metadata, entry.into_iter().collect())
-    }
-
+impl FolderStore {
     /// Appends lines after a position and waits until they are on the disk. Returns the position after them, or nothing if the
     /// segment is gone or shorter than it was.
     ///
@@ -144,7 +142,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`lock`](Self::lock); [`Error::Io`] if the lines cannot be written.
-    pub(crate) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
+    pub(super) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
         self.writer()?;
         let path = self.absolute.join(&at.file);
         let file = match OpenOptions::new().append(true).open(&path) {
@@ -180,9 +178,19 @@ impl Store {
     /// # Errors
     ///
     /// As [`lock`](Self::lock); [`Error::Io`] if the segment cannot be written.
-    pub(crate) fn begin_history(&mut self, parent: Option<&Position>, lines: &[Vec<u8>]) -> Result<Position> {
+    pub(super) fn begin_history(&mut self, parent: Option<&Position>, lines: &[Vec<u8>]) -> Result<Position> {
+        self.begin_history_after(0, parent, lines)
+    }
+
+    /// [`begin_history`](Self::begin_history) with a segment whose number is greater than `last`.
+    pub(super) fn begin_history_after(
+        &mut self,
+        last: u64,
+        parent: Option<&Position>,
+        lines: &[Vec<u8>],
+    ) -> Result<Position> {
         self.writer()?;
-        let (path, file) = create_segment(self.saver.files(), &self.absolute, parent)?;
+        let (path, file) = create_segment(self.saver.files(), &self.absolute, last, parent)?;
         let head = Head { history: FORMAT, parent: parent.cloned() }.to_line();
         let start = Position {
             file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -290,6 +298,13 @@ fn read_segment(folder: &Path, at: &Position) -> Result<(Head, Vec<u8>), String>
     Ok((head, bytes))
 }
 
+/// Returns where the lines before a segment are, if its first line says so.
+pub(super) fn parent_of(path: &Path) -> Option<Position> {
+    let mut first = String::new();
+    io::BufReader::new(File::open(path).ok()?).read_line(&mut first).ok()?;
+    serde_json::from_str::<Head>(&first).ok()?.parent
+}
+
 /// Says whether a checkpoint in the folder may need lines of a segment after a position. Reads all headers.
 fn is_needed_after(folder: &Path, at: &Position) -> Result<bool> {
     let is_needed = |path: PathBuf| match describe(&path).and_then(|internal| position_in(&internal, &path)) {
@@ -298,7 +313,7 @@ fn is_needed_after(folder: &Path, at: &Position) -> Result<bool> {
         // An undamaged copy of it may be put back.
         Err(_) => true,
     };
-    Ok(super::files(folder)?.into_iter().any(|(path, _)| is_needed(path)))
+    Ok(files(folder)?.into_iter().any(|(path, _)| is_needed(path)))
 }
 
 /// Writes all bytes and waits until they are on the disk; returns why they cannot be synced on a file system without sync.
@@ -317,10 +332,11 @@ fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<O
     }
 }
 
-/// Creates the segment that follows all others, and its parent also if that is missing: it may be put back.
-fn create_segment(files: &dyn Files, folder: &Path, parent: Option<&Position>) -> Result<(PathBuf, File)> {
+/// Creates the segment that follows all others and number `last`, and its parent also if that is missing: it may be put back.
+fn create_segment(files: &dyn Files, folder: &Path, last: u64, parent: Option<&Position>) -> Result<(PathBuf, File)> {
     let parent = parent.and_then(|parent| number_of(&parent.file));
-    let mut number = segments(folder)?.into_iter().map(|(number, _)| number).chain(parent).max().unwrap_or(0);
+    let numbers = segments(folder)?.into_iter().map(|(number, _)| number);
+    let mut number = numbers.chain(parent).fold(last, u64::max);
     loop {
         number = number.saturating_add(1);
         let path = folder.join(format!("{PREFIX}{number:04}{EXTENSION}"));
@@ -333,7 +349,7 @@ fn create_segment(files: &dyn Files, folder: &Path, parent: Option<&Position>) -
 }
 
 /// The numbers and paths of all segments in a folder.
-fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(super) fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let error = || io_error(folder, "list the folder");
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(error())? {
@@ -345,7 +361,7 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 /// The number in a segment's name: 1 in `history-0001.jsonl`.
-fn number_of(name: &str) -> Option<u64> {
+pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
