@@ -104,14 +104,17 @@ impl Saved {
     /// Reads the header of a file whose name carries a step.
     fn read(path: PathBuf, step: u64) -> Result<Self, Skipped> {
         match describe(&path) {
-            Ok(internal) => {
-                let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
-                let score = internal.get("score").and_then(|value| value.parse().ok());
-                let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
-                Ok(Saved { path, step, score, commit })
-            }
+            Ok(internal) => Ok(Saved::of(path, step, &internal)),
             Err(error) => Err(Skipped { path, error }),
         }
+    }
+
+    /// Takes what the entries of a store say, and the given step if they say none.
+    fn of(path: PathBuf, step: u64, internal: &Metadata) -> Self {
+        let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
+        let score = internal.get("score").and_then(|value| value.parse().ok());
+        let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
+        Saved { path, step, score, commit }
     }
 
     /// The score, unless it is no number.
@@ -138,6 +141,25 @@ pub struct Valid {
     pub saved: Option<Saved>,
     /// Those that should have come before it.
     pub skipped: Vec<Skipped>,
+}
+
+impl Checkpoint {
+    /// Returns the step, the score and the number of the save, if a [`Store`] saved the checkpoint, or else the step in its name.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Checkpoint, Metadata, Store};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let path = Store::open(dir.path())?.save(100, Some(0.5), &[], &Metadata::new())?.path;
+    /// let saved = Checkpoint::open(&path)?.saved().expect("a store saved it");
+    /// assert_eq!((saved.step, saved.score, saved.commit), (100, Some(0.5), 1));
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn saved(&self) -> Option<Saved> {
+        let recorded = self.internal().get("step").and_then(|step| step.parse().ok());
+        let step = recorded.or_else(|| step_of(self.path()))?;
+        Some(Saved::of(self.path().to_owned(), step, self.internal()))
+    }
 }
 
 impl Store {
