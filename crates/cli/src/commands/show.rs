@@ -1,0 +1,183 @@
+//! `earlystop show`: what a checkpoint contains.
+
+use std::path::PathBuf;
+
+use earlystop::checkpoint::Checkpoint;
+use serde_json::{Map, Value, json};
+
+use crate::commands::history::table_of;
+use crate::commands::list::seconds;
+use crate::elements;
+use crate::failure::{Answer, Result};
+use crate::folder::{Entry, open_latest};
+use crate::output::{Output, Table, note, text};
+use crate::run::{self, Evaluations, Run};
+
+/// Show what a checkpoint contains: tensors, settings, environment, metadata, and the end of the history
+///
+/// Reads headers only. Of a folder, shows the latest checkpoint.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  earlystop show checkpoints/run1
+  earlystop show checkpoints/run1/step-004800.safetensors
+  earlystop show model.safetensors.index.json
+  earlystop show --json model.safetensors | jq '.settings.batch_size'")]
+pub(crate) struct Args {
+    /// A file, the index of several files, or a folder
+    path: PathBuf,
+}
+
+/// How many evaluations are shown.
+const LAST: usize = 5;
+
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
+    let checkpoint = open_latest(&args.path)?;
+    let run = Run::of(checkpoint.metadata());
+    if output.is_json {
+        output.json(&json(&checkpoint, run))?;
+        return Ok(Answer::Fine);
+    }
+    let entry = Entry::of(&checkpoint);
+    output.line(text::path(checkpoint.path()))?;
+    let mut facts = Vec::new();
+    facts.extend(entry.step().map(|step| format!("step {step}")));
+    facts.extend(entry.score().filter(|_| !entry.has_run).map(|score| format!("score {score}")));
+    facts.push(format!("{} in {}", text::bytes(entry.bytes), text::things(checkpoint.files().count(), "file")));
+    facts.extend(entry.modified.map(|modified| format!("saved {}", text::age(modified))));
+    facts.push(if entry.is_sealed { "with checksums" } else { "without checksums" }.to_owned());
+    output.line(facts.join(", "))?;
+
+    print_tensors(&checkpoint, output)?;
+    let has_run = run.is_some();
+    if let Some(Run { settings, environment, .. }) = run {
+        print_object("settings", &settings, output)?;
+        print_object("environment", &environment, output)?;
+    }
+    let others = checkpoint.metadata().iter().filter(|(key, _)| !has_run || *key != run::KEY);
+    print_pairs("metadata", others.map(|(key, value)| (key.clone(), value.clone())).collect(), output)?;
+    print_history(&checkpoint, output)?;
+    Ok(Answer::Fine)
+}
+
+fn print_tensors(checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
+    let mut table = Table::new().left("tensor").left("type").left("shape").right("size");
+    let (mut all, mut optimizer) = ([0u64; 3], [0u64; 3]);
+    for info in checkpoint.infos() {
+        let size = elements::size(info);
+        let add = [1, elements::count(&info.shape), size];
+        all.iter_mut().zip(add).for_each(|(sum, value)| *sum = sum.saturating_add(value));
+        if run::is_of_optimizer(&info.name) {
+            optimizer.iter_mut().zip(add).for_each(|(sum, value)| *sum = sum.saturating_add(value));
+        }
+        let shape = format!("{:?}", info.shape);
+        table.row(vec![text::escaped(&info.name), info.dtype.to_string(), shape, text::bytes(size)]);
+    }
+    for tensor in checkpoint.unsupported() {
+        let dtype = text::escaped(&tensor.dtype);
+        table.row(vec![text::escaped(&tensor.name), dtype, format!("{:?}", tensor.shape), "?".to_owned()]);
+    }
+    if !table.is_empty() {
+        output.line("")?;
+        output.table(&table)?;
+    }
+    let sum = |[tensors, elements, bytes]: [u64; 3]| {
+        let tensors = text::things(tensors as usize, "tensor");
+        format!("{tensors}, {} elements, {}", text::count(elements), text::bytes(bytes))
+    };
+    output.line("")?;
+    output.line(sum(all))?;
+    if optimizer[0] > 0 {
+        let model = [0, 1, 2].map(|index| all[index] - optimizer[index]);
+        output.line(format!("  model:      {}", sum(model)))?;
+        output.line(format!("  optimizer:  {}", sum(optimizer)))?;
+    }
+    let unsupported = checkpoint.unsupported().count();
+    if unsupported > 0 {
+        output.line(format!("and {} of unknown types", text::things(unsupported, "tensor")))?;
+    }
+    Ok(())
+}
+
+fn print_object(title: &str, object: &Map<String, Value>, output: &mut Output) -> Result<()> {
+    print_pairs(title, run::flat(object), output)
+}
+
+fn print_pairs(title: &str, pairs: Vec<(String, String)>, output: &mut Output) -> Result<()> {
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new().left("").left("");
+    for (name, value) in pairs {
+        table.row(vec![format!("  {}", text::cut(&name, 60)), short(&value)]);
+    }
+    output.title(title)?;
+    let (_, rows) = table.lines();
+    rows.iter().try_for_each(|row| output.line(row))
+}
+
+/// Cuts long values; of a checksum the first digits are enough.
+pub(crate) fn short(value: &str) -> String {
+    let is_checksum = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text::cut(value, if is_checksum { 12 } else { 200 })
+}
+
+fn print_history(checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
+    // It is beside the checkpoint, which can be shown without it.
+    let evaluations = match Evaluations::of(checkpoint) {
+        Ok(evaluations) => evaluations,
+        Err(failure) => {
+            if let crate::failure::Failure::Message(lines) = failure {
+                lines.iter().for_each(|line| note(line));
+            }
+            return Ok(());
+        }
+    };
+    if let Some(why) = &evaluations.missing {
+        note(&format!("the beginning of the history is missing: {}", text::escaped(why)));
+    }
+    let (Some(last), Some(metric)) = (evaluations.observations.last(), evaluations.metric()) else { return Ok(()) };
+    let count = text::things(evaluations.observations.len(), "evaluation");
+    output.title(&format!("history: {count}, the last at iteration {}", last.iteration))?;
+    let names = evaluations.names();
+    let first = evaluations.observations.len().saturating_sub(LAST);
+    output.table(&table_of(&evaluations.observations[first..], &names, evaluations.best(&metric)))?;
+    let best =
+        evaluations.best(&metric).and_then(|best| evaluations.observations.iter().find(|it| it.iteration == best));
+    if let Some((best, value)) = best.and_then(|best| Some((best, metric.of(best)?))) {
+        let metric_name = text::escaped(&metric.to_string());
+        output.line(format!("best: {metric_name} {} at iteration {}", metric.format(value), best.iteration))?;
+    }
+    Ok(())
+}
+
+fn json(checkpoint: &Checkpoint, run: Option<Run>) -> Value {
+    let entry = Entry::of(checkpoint);
+    let known = checkpoint.infos().map(|info| {
+        let dtype = info.dtype.to_string();
+        json!({ "name": info.name, "dtype": dtype, "shape": info.shape, "bytes": elements::size(info) })
+    });
+    let unknown = checkpoint.unsupported();
+    let unknown =
+        unknown.map(|it| json!({ "name": it.name, "dtype": it.dtype, "shape": it.shape, "bytes": Value::Null }));
+    let metadata: Map<String, Value> = checkpoint
+        .metadata()
+        .iter()
+        .filter(|(key, _)| run.is_none() || *key != run::KEY)
+        .map(|(key, value)| (key.clone(), Value::from(value.clone())))
+        .collect();
+    let run = run.unwrap_or_default();
+    json!({
+        "path": text::path(checkpoint.path()),
+        "files": checkpoint.files().map(text::path).collect::<Vec<_>>(),
+        "bytes": entry.bytes,
+        "modified": entry.modified.map(seconds),
+        "checksums": entry.is_sealed,
+        "step": entry.step(),
+        "score": entry.score(),
+        "tensors": known.chain(unknown).collect::<Vec<_>>(),
+        "settings": run.settings,
+        "environment": run.environment,
+        "metadata": metadata,
+    })
+}
