@@ -17,6 +17,9 @@ use crate::run;
 const EXTENSION: &[u8] = b".safetensors";
 const INDEX: &[u8] = b".safetensors.index.json";
 
+/// How often a folder is looked at again if files disappear meanwhile.
+pub(crate) const ATTEMPTS: usize = 100;
+
 /// A checkpoint, as its header describes it.
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
@@ -47,6 +50,19 @@ pub(crate) struct Folder {
 impl Folder {
     /// Reads the headers of all checkpoints in a folder. Files that disappear meanwhile are left out.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let mut read = Folder::read_once(folder)?;
+        for _ in 1..ATTEMPTS {
+            match read {
+                (Folder { entries, .. }, true) if entries.is_empty() => read = Folder::read_once(folder)?,
+                _ => break,
+            }
+        }
+        Ok(read.0)
+    }
+
+    /// Also returns whether files have disappeared.
+    fn read_once(folder: &Path) -> Result<(Self, bool)> {
+        let mut has_lost = false;
         let (mut entries, mut damaged, mut parts) = (Vec::new(), Vec::new(), BTreeSet::new());
         for path in files(folder)? {
             match Checkpoint::open(&path) {
@@ -54,7 +70,7 @@ impl Folder {
                     parts.extend(checkpoint.files().filter(|file| *file != path).map(Path::to_owned));
                     entries.push(Entry::of(&checkpoint));
                 }
-                Err(error) if is_gone(&error) => {}
+                Err(error) if is_gone(&error) => has_lost = true,
                 Err(error) => damaged.push(Damaged { path, error }),
             }
         }
@@ -62,7 +78,7 @@ impl Folder {
         damaged.retain(|damaged| !parts.contains(&damaged.path));
         entries.sort_by(|a, b| (a.order(), &a.path).cmp(&(b.order(), &b.path)));
         damaged.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Folder { entries, damaged })
+        Ok((Folder { entries, damaged }, has_lost))
     }
 
     /// The checkpoint that was saved last. Where no store saved one: the file that was written last.
@@ -152,7 +168,6 @@ pub(crate) fn open_latest(path: &Path) -> Result<Checkpoint> {
         return Ok(Checkpoint::open(path)?);
     }
     // A training may delete the latest checkpoint between the two looks.
-    const ATTEMPTS: usize = 100;
     for _ in 0..ATTEMPTS {
         let folder = Folder::read(path)?;
         let Some(latest) = folder.latest() else { return Err(nothing_in(path, &folder)) };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::commands::list::number;
 use crate::commands::show::short;
 use crate::elements::{self, Difference, Tolerance};
-use crate::failure::{Answer, Failure, Result};
+use crate::failure::{Answer, Result};
 use crate::folder::open_latest;
 use crate::output::{Output, Progress, Table, text};
 use crate::run::{self, Run};
@@ -76,13 +76,12 @@ impl Report {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
-    let opened = [open_latest(&args.a)?, open_latest(&args.b)?];
+    let mut both = [open_latest(&args.a)?, open_latest(&args.b)?];
     let mut progress = Progress::new(3);
-    let mut read = |checkpoint: &Checkpoint| {
+    for checkpoint in &mut both {
         progress.next(Some(checkpoint.file_bytes()));
-        Checkpoint::read(checkpoint.path()).map_err(Failure::from)
-    };
-    let both = [read(&opened[0])?, read(&opened[1])?];
+        checkpoint.verify()?;
+    }
     progress.next(Some(both[0].file_bytes() + both[1].file_bytes()));
     let report = compare(args, &both)?;
     drop(progress);

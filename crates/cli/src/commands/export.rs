@@ -37,11 +37,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let mut progress = Progress::new(2);
-    let opened = open_latest(&args.path)?;
-    progress.next(Some(opened.file_bytes()));
-    let input = [Checkpoint::read(opened.path())?];
-    let [checkpoint] = &input;
+    let mut input = [open_latest(&args.path)?];
     args.target.check(&input)?;
+    progress.next(Some(input[0].file_bytes()));
+    input[0].verify()?;
+    let [checkpoint] = &input;
     let is_wanted = |name: &str| {
         (args.only.is_empty() || args.only.iter().any(|pattern| pattern.matches(name)))
             && !(args.without_optimizer && run::is_of_optimizer(name))

@@ -9,7 +9,7 @@ use earlystop::early_stopping::{Metric, Observation};
 use serde_json::{Value, json};
 
 use crate::failure::{Answer, Result};
-use crate::folder::{Damaged, Entry, Folder, is_gone, nothing_in};
+use crate::folder::{ATTEMPTS, Damaged, Entry, Folder, is_gone, nothing_in};
 use crate::output::{BAD, GOOD, Output, Progress, Table, text};
 use crate::run::Evaluations;
 
@@ -34,6 +34,14 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let mut folder = Folder::read(&args.folder)?;
     if args.verify {
         verify(&mut folder);
+        // A training may have replaced all of them meanwhile.
+        for _ in 1..ATTEMPTS {
+            if !folder.entries.is_empty() || !folder.damaged.is_empty() {
+                break;
+            }
+            folder = Folder::read(&args.folder)?;
+            verify(&mut folder);
+        }
     }
     let scores = Scores::of(&folder);
     if output.is_json {

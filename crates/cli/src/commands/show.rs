@@ -94,7 +94,7 @@ fn print_tensors(checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
     }
     let unsupported = checkpoint.unsupported().count();
     if unsupported > 0 {
-        output.line(format!("and {} of unknown types", text::things(unsupported, "tensor")))?;
+        output.line(format!("and {} of an unknown type", text::things(unsupported, "tensor")))?;
     }
     Ok(())
 }

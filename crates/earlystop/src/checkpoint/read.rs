@@ -78,8 +78,13 @@ impl Checkpoint {
         Ok(Checkpoint { path, opened, data_bytes, is_verified })
     }
 
-    /// Reads all data and compares the checksums, on several threads if there is much.
-    pub(super) fn verify(&mut self) -> Result<()> {
+    /// Reads all data and compares the checksums, on several threads if there is much: [`open`](Self::open) and then `verify` are
+    /// [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn verify(&mut self) -> Result<()> {
         let Opened { files, tensors, .. } = &self.opened;
         let next = AtomicUsize::new(0);
         let findings = Mutex::new(Vec::new());
