@@ -21,7 +21,7 @@ pub(crate) fn size(info: &TensorInfo) -> u64 {
     (u128::from(count(&info.shape)) * info.dtype.bitsize() as u128 / 8).try_into().unwrap_or(u64::MAX)
 }
 
-/// Says whether [`decode`] and [`encode`] know a type: floating point that is averaged.
+/// Says whether a type is floating point that is averaged: [`encode`] knows it.
 pub(crate) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
 }
@@ -42,15 +42,21 @@ pub(crate) fn read_block(
     checkpoint.read_range(name, block.start, buffer)
 }
 
-/// Calls `each` with the values of floating-point elements, in their order.
-pub(crate) fn decode(dtype: Dtype, bytes: &[u8], mut each: impl FnMut(usize, f64)) {
+/// Calls `each` with the values of the elements, in their order. Does nothing for types that are no numbers here, such as `F8_E4M3`.
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8], each: impl FnMut((usize, f64))) {
     match dtype {
-        Dtype::F16 => of(bytes, f16::from_le_bytes).map(f16::to_f64).enumerate().for_each(|(i, value)| each(i, value)),
-        Dtype::BF16 => {
-            of(bytes, bf16::from_le_bytes).map(bf16::to_f64).enumerate().for_each(|(i, value)| each(i, value))
-        }
-        Dtype::F32 => of(bytes, f32::from_le_bytes).map(f64::from).enumerate().for_each(|(i, value)| each(i, value)),
-        Dtype::F64 => of(bytes, f64::from_le_bytes).enumerate().for_each(|(i, value)| each(i, value)),
+        Dtype::F64 => of(bytes, f64::from_le_bytes).enumerate().for_each(each),
+        Dtype::F32 => of(bytes, f32::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::F16 => of(bytes, f16::from_le_bytes).map(f16::to_f64).enumerate().for_each(each),
+        Dtype::BF16 => of(bytes, bf16::from_le_bytes).map(bf16::to_f64).enumerate().for_each(each),
+        Dtype::I64 => of(bytes, i64::from_le_bytes).map(|value| value as f64).enumerate().for_each(each),
+        Dtype::U64 => of(bytes, u64::from_le_bytes).map(|value| value as f64).enumerate().for_each(each),
+        Dtype::I32 => of(bytes, i32::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::U32 => of(bytes, u32::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::I16 => of(bytes, i16::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::U16 => of(bytes, u16::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::I8 => of(bytes, i8::from_le_bytes).map(f64::from).enumerate().for_each(each),
+        Dtype::U8 | Dtype::BOOL => of(bytes, u8::from_le_bytes).map(f64::from).enumerate().for_each(each),
         _ => {}
     }
 }
@@ -68,6 +74,54 @@ pub(crate) fn encode(dtype: Dtype, value: f64, bytes: &mut Vec<u8>) {
 
 fn of<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> impl Iterator<Item = T> {
     bytes.as_chunks().0.iter().map(move |bytes| from(*bytes))
+}
+
+/// What the values of a tensor are like.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(crate) struct Statistics {
+    /// The number of finite values. The four that follow are those of finite values.
+    pub(crate) finite: u64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) mean: f64,
+    /// The sum of the squared distances from the mean.
+    squares: f64,
+    pub(crate) nan: u64,
+    pub(crate) infinite: u64,
+}
+
+impl Statistics {
+    /// Reads a tensor. Memory: one block.
+    pub(crate) fn of(checkpoint: &Checkpoint, info: &TensorInfo) -> Result<Self> {
+        let (mut statistics, mut bytes) = (Statistics::default(), Vec::new());
+        for block in blocks(size(info)) {
+            read_block(checkpoint, &info.name, &block, &mut bytes)?;
+            decode(info.dtype, &bytes, |(_, value)| statistics.add(value));
+        }
+        Ok(statistics)
+    }
+
+    /// Adds a value, by Welford's method.
+    fn add(&mut self, value: f64) {
+        if !value.is_finite() {
+            self.nan += u64::from(value.is_nan());
+            self.infinite += u64::from(value.is_infinite());
+            return;
+        }
+        (self.min, self.max) = match self.finite {
+            0 => (value, value),
+            _ => (self.min.min(value), self.max.max(value)),
+        };
+        self.finite += 1;
+        let distance = value - self.mean;
+        self.mean += distance / self.finite as f64;
+        self.squares += distance * (value - self.mean);
+    }
+
+    /// The standard deviation of all values.
+    pub(crate) fn deviation(&self) -> f64 {
+        (self.squares / self.finite.max(1) as f64).sqrt()
+    }
 }
 
 /// How two tensors differ.
@@ -218,6 +272,20 @@ mod tests {
         let (a, b) = ([u64::MAX, 5].map(u64::to_le_bytes).concat(), [u64::MAX - 1, 5].map(u64::to_le_bytes).concat());
         difference.add(Dtype::U64, &a, &b, Tolerance::default());
         assert_eq!((difference.differing, difference.max_abs), (1, 1.0));
+    }
+
+    #[test]
+    fn statistics_are_those_of_the_finite_values() {
+        let mut found = Statistics::default();
+        [2.0, f64::NAN, 4.0, f64::INFINITY, 9.0].into_iter().for_each(|value| found.add(value));
+        assert_eq!((found.finite, found.nan, found.infinite), (3, 1, 1));
+        assert_eq!((found.min, found.max, found.mean), (2.0, 9.0, 5.0));
+        assert!((found.deviation() - (26.0f64 / 3.0).sqrt()).abs() < 1e-15);
+        assert_eq!(Statistics::default().deviation(), 0.0);
+        // Far from zero, squares would lose all digits.
+        let mut found = Statistics::default();
+        [1e9, 1e9 + 1.0, 1e9 + 2.0].into_iter().for_each(|value| found.add(value));
+        assert!((found.deviation() - (2.0f64 / 3.0).sqrt()).abs() < 1e-9);
     }
 
     #[test]

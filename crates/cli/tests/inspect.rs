@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{damage, folder, golden, run, run_in, write_foreign};
+use common::{damage, folder, golden, run, run_in, save, write_foreign};
+use earlystop::checkpoint::NamedTensor;
 use serde_json::json;
 
 #[test]
@@ -94,6 +95,29 @@ fn a_file_is_shown() {
     let tensors = json["tensors"].as_array().unwrap();
     let weight = tensors.iter().find(|tensor| tensor["name"] == "layer_fc1.weight").unwrap();
     assert_eq!(*weight, json!({"name": "layer_fc1.weight", "dtype": "F32", "shape": [6, 8], "bytes": 192}));
+}
+
+#[test]
+fn values_are_shown_and_the_largest_tensors_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.safetensors");
+    let (a, b) = ([1.0f32, f32::NAN, 3.0], [7u8; 2]);
+    save(&file, vec![NamedTensor::new("a", &a[..]), NamedTensor::new("b", &b[..])]);
+    let ran = run_in(dir.path(), "show --values {}/a.safetensors").ends_with(0);
+    let row =
+        |name: &str| ran.out.lines().find(|it| it.starts_with(name)).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(row("a "), ["a", "F32", "[3]", "1.00", "3.00", "2.00", "1.00", "1"]);
+    assert_eq!(row("b "), ["b", "U8", "[2]", "7.00", "7.00", "7.00", "0"]);
+    let json = run_in(dir.path(), "show --values --json {}/a.safetensors").ends_with(0).json();
+    let expected = json!({"min": 1.0, "max": 3.0, "mean": 2.0, "deviation": 1.0, "nan": 1, "infinite": 0});
+    assert_eq!(json["tensors"][0]["values"], expected);
+
+    let ran = run_in(dir.path(), "show --largest 1 {}/a.safetensors").ends_with(0);
+    assert!(ran.out.contains("\na ") && !ran.out.contains("\nb "), "{}", ran.out);
+    assert!(ran.out.contains("2 tensors, 5 elements, 14 B"), "{}", ran.out);
+    damage(&file);
+    run_in(dir.path(), "show {}/a.safetensors").ends_with(0);
+    run_in(dir.path(), "show --values {}/a.safetensors").ends_with(2);
 }
 
 #[test]

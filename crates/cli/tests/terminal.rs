@@ -57,6 +57,7 @@ fn names_from_files_never_reach_the_terminal_raw() {
         &["list", "--verify", folder],
         &["show", a],
         &["show", c],
+        &["show", "--values", "--largest", "1", a],
         &["show", folder],
         &["diff", a, b],
         &["diff", a, c],

@@ -53,6 +53,7 @@ fn read_while_training(split_above: u64) {
             for command in ["list", "list --verify", "verify", "history", "show", "prune --dry-run --keep last=1"] {
                 let ran = run_in(dir.path(), &format!("{command} {{}}")).ends_with(0);
                 assert!(ran.err.is_empty() && !ran.out.contains("damaged"), "{command}: {}{}", ran.out, ran.err);
+                assert!(!ran.out.contains("-of-0000"), "{command}: a part is no checkpoint: {}", ran.out);
             }
         }
     });

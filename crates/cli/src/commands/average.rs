@@ -125,7 +125,7 @@ fn mean<'a>(inputs: &'a [Checkpoint], info: &'a TensorInfo) -> NamedTensor<'a> {
             sums.resize((block.end - block.start) as usize * 8 / info.dtype.bitsize(), 0.0);
             for input in inputs {
                 elements::read_block(input, &info.name, &block, &mut bytes)?;
-                elements::decode(info.dtype, &bytes, |index, value| sums[index] += value);
+                elements::decode(info.dtype, &bytes, |(index, value)| sums[index] += value);
             }
             means.clear();
             sums.iter().for_each(|sum| elements::encode(info.dtype, sum / inputs.len() as f64, &mut means));
