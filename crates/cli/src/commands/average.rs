@@ -16,9 +16,9 @@ use crate::target::Target;
 /// The metadata's key that names the files of an average.
 const AVERAGED: &str = "averaged";
 
-/// Average the floating-point tensors of several checkpoints of one model
+/// Average several checkpoints of one model
 ///
-/// The result is a model, not a state to continue a training from: the state of the optimizer and of the trainer is left out.
+/// Averages the floating-point tensors. The result is a model, not a state to continue a training from: the state of the optimizer and of the trainer is left out.
 /// The mean is computed in double precision and rounded once, to the type of the tensor. Tensors of other types, such as
 /// counters, are taken from the last file. Metadata stays if it is the same in all files. All files are read as a whole first, to compare
 /// their checksums, and then in pieces of 1 MB.

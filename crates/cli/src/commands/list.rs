@@ -13,9 +13,9 @@ use crate::folder::{ATTEMPTS, Damaged, Entry, Folder, is_gone, nothing_in};
 use crate::output::{BAD, GOOD, Output, Progress, Table, text};
 use crate::run::Evaluations;
 
-/// List the checkpoints of a folder: step, scores, size and age, which is the best and which the latest
+/// List the checkpoints of a folder
 ///
-/// Reads headers only. Files that cannot be read are listed with the reason, and the exit status is 1 then.
+/// Shows step, scores, size and age, and which is the best and which the latest. Reads headers only. Files that cannot be read are listed with the reason, and the exit status is 1 then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

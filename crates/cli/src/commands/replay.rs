@@ -12,9 +12,9 @@ use crate::failure::{Answer, Failure, Result};
 use crate::output::{Output, Table, text};
 use crate::run::Evaluations;
 
-/// Show where stopping rules would have stopped a run, and which evaluation each would have kept
+/// Show where stopping rules would have stopped a run
 ///
-/// The rules judge the history of the run, without training again. The run should not have been stopped before the most patient
+/// Also shows which evaluation each would have kept. The rules judge the history of the run, without training again. The run should not have been stopped before the most patient
 /// of them stops it.
 ///
 /// A rule is written as it is printed: patience(1000), patience(3 evaluations, min delta 0.001), noise-aware(1000, p < 0.05), GL(5),

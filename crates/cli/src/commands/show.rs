@@ -14,9 +14,9 @@ use crate::folder::{Entry, open_latest};
 use crate::output::{Output, Progress, Table, note, text};
 use crate::run::{self, Evaluations, Run};
 
-/// Show what a checkpoint contains: tensors, settings, environment, metadata, and the end of the history
+/// Show what a checkpoint contains
 ///
-/// Reads headers only, but for --values. Of a folder, shows the latest checkpoint.
+/// Shows tensors, settings, environment, metadata and the end of the history. Reads headers only, but for --values. Of a folder, shows the latest checkpoint.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

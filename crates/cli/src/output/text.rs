@@ -96,7 +96,7 @@ pub(crate) fn clock(duration: Duration) -> String {
 pub(crate) fn small(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        0.001..1000.0 => format!("{:.*}", (2 - value.abs().log10().floor() as i32).max(0) as usize, value),
+        0.001..1e6 => format!("{:.*}", (2 - value.abs().log10().floor() as i32).max(0) as usize, value),
         _ if value.is_finite() => format!("{value:.2e}"),
         _ => value.to_string(),
     }
@@ -146,8 +146,8 @@ mod tests {
     fn numbers_are_readable() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
-            [0.0, 0.012_345, 1.5, 123.4, 1e-9, 2e12].map(small),
-            ["0", "0.0123", "1.50", "123", "1.00e-9", "2.00e12"]
+            [0.0, 0.012_345, 1.5, 1500.2, 1e-9, 2e12].map(small),
+            ["0", "0.0123", "1.50", "1500", "1.00e-9", "2.00e12"]
         );
         assert_eq!(small(f64::INFINITY), "inf");
         assert_eq!(clock(Duration::from_secs(3_791)), "1:03:11");
