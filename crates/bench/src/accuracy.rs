@@ -4,7 +4,7 @@ use std::path::Path;
 
 use earlystop::early_stopping::Rule;
 use earlystop::network::Precision;
-use earlystop::trainer::evaluate;
+use earlystop::network::evaluate;
 use earlystop::{Mnist, Optimizer, Trainer};
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 //!
 //! Stopped (by Ctrl-C, for example) or killed, and started again, it resumes from its last checkpoint.
 
-use earlystop::{Mnist, Network, Optimizer, Result, Trainer, stop, tch::Device, trainer::evaluate};
+use earlystop::{Mnist, Network, Optimizer, Result, Trainer, network::evaluate, stop, tch::Device};
 
 fn main() -> Result<()> {
     earlystop::keep_freed_memory();

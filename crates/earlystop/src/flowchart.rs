@@ -3,8 +3,8 @@
 use ndarray::Axis;
 use tch::Tensor;
 
+use crate::data::Examples;
 use crate::error::{Result, torch};
-use crate::mnist::Examples;
 use crate::network::{Layer, Network, Shape};
 use crate::plot::{Figure, FlowKind, FlowLayer, network_flowchart};
 

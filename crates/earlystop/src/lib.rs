@@ -14,6 +14,8 @@ mod error;
 #[cfg(all(feature = "torch", feature = "plot"))]
 mod flowchart;
 #[cfg(feature = "torch")]
+pub mod idx;
+#[cfg(feature = "torch")]
 mod kernels;
 #[cfg(feature = "logging")]
 pub mod logging;
@@ -37,6 +39,8 @@ pub mod trainer;
 mod values;
 
 pub use checkpoint::{Metadata, Saver};
+#[cfg(feature = "torch")]
+pub use data::{Batches, Examples};
 pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
 #[cfg(all(feature = "torch", feature = "plot"))]
@@ -44,11 +48,11 @@ pub use flowchart::flowchart;
 #[cfg(feature = "torch")]
 pub use memory::keep_freed_memory;
 #[cfg(feature = "torch")]
-pub use mnist::{Examples, Mnist};
+pub use mnist::Mnist;
 #[cfg(feature = "torch")]
 pub use network::{Loss, Network, Precision};
 #[cfg(feature = "torch")]
-pub use optimizer::{Batches, Optimizer};
+pub use optimizer::Optimizer;
 #[cfg(feature = "torch")]
 pub use tch;
 #[cfg(feature = "torch")]

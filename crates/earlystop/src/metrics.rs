@@ -51,7 +51,7 @@ where
     let cls_pred = class_numbers("predicted", cls_pred, num_classes)?;
     if cls_true.len() != cls_pred.len() {
         let expected = format!("{}, one for each true class", cls_true.len());
-        return Err(Error::argument("predicted classes", expected, cls_pred.len()));
+        return Err(Error::data("predicted classes", expected, cls_pred.len()));
     }
     let mut counts = Array2::zeros((num_classes, num_classes));
     for cell in cls_true.into_iter().zip(cls_pred) {
@@ -67,7 +67,7 @@ fn class_numbers<'a, T: Copy + TryInto<usize> + fmt::Display + 'a>(
 ) -> Result<Vec<usize>> {
     let checked = |(example, &class): (usize, &T)| match class.try_into() {
         Ok(class) if class < num_classes => Ok(class),
-        _ => Err(Error::argument(
+        _ => Err(Error::data(
             format!("{role} class of example {example}"),
             format!("a number below {num_classes}"),
             class,

@@ -53,7 +53,7 @@ static ENDS_PROCESS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if the operating system does not let the process handle these signals.
+/// [`Error::Setting`] if the operating system does not let the process handle these signals.
 ///
 /// # Examples
 ///
@@ -75,7 +75,7 @@ pub fn on_signals() -> Result<()> {
         flag::register_conditional_default(signal, &ENDS_PROCESS)
             .and_then(|_| flag::register_usize(signal, &RECEIVED, signal as usize))
             .and_then(|_| flag::register(signal, &ENDS_PROCESS))
-            .map_err(|error| Error::argument(name(signal as usize), "a signal that a program can handle", error))?;
+            .map_err(|error| Error::setting(name(signal as usize), "a signal that a program can handle", error))?;
     }
     *registered = true;
     Ok(())

@@ -126,7 +126,7 @@ fn the_limit_decides_how_many_files_there_are() {
         assert!(path.exists() && !index_of(&path).exists());
     }
     let error = several().save(index_of(&path), &[&state(1.0)], &Metadata::new()).unwrap_err();
-    assert!(matches!(error, Error::Argument { .. }), "{error}");
+    assert!(matches!(error, Error::Setting { .. }), "{error}");
 }
 
 #[test]

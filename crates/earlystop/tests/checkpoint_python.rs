@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
-use earlystop::trainer::evaluate;
+use earlystop::network::evaluate;
 use earlystop::{Mnist, Network, Optimizer, Trainer};
 use tch::{Device, Kind, Tensor};
 

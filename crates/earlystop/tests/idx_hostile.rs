@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
 
-use earlystop::mnist::idx::{self, Element, IdxError};
+use earlystop::idx::{self, Element, IdxError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ndarray::{Ix1, Ix3, IxDyn};

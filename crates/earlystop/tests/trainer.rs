@@ -6,7 +6,8 @@ mod common;
 use earlystop::checkpoint::Savable;
 use earlystop::early_stopping::{Patience, Rule, StopKind};
 use earlystop::ndarray::{Array1, Array3};
-use earlystop::trainer::{Event, TrainerBuilder, evaluate, verify_resume};
+use earlystop::network::evaluate;
+use earlystop::trainer::{Event, TrainerBuilder, verify_resume};
 use earlystop::{Batches, EarlyStopping, Error, Examples, Metadata, Network, Optimizer, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
 

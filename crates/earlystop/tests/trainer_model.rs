@@ -8,9 +8,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use earlystop::checkpoint::Metadata;
+use earlystop::data::Order;
 use earlystop::data::{Data, FromFn, Prefetch, TensorData, from_fn};
 use earlystop::early_stopping::{Decision, Metric, Observation, OwnRule, Patience, Plateau, Rule, StopKind, replay};
-use earlystop::optimizer::{Order, Trainable};
+use earlystop::optimizer::Trainable;
 use earlystop::trainer::{BatchIter, Event, Model, Resume, Scores, TrainerBuilder, verify_resume};
 use earlystop::{Error, Loss, Optimizer, Result, Trainer};
 use tch::nn::ModuleT;

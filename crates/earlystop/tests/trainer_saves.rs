@@ -255,7 +255,7 @@ fn the_best_is_in_memory_without_a_folder() {
 fn what_cannot_be_restored_is_explained() {
     let message = |trainer: &mut Trainer| trainer.restore_best().unwrap_err().to_string();
     let mut trainer = run().keep_best_in_memory(false).build().unwrap();
-    let expected = "best evaluation: expected an evaluated network: call optimize() first, found no evaluation so far";
+    let expected = "cannot restore the best variables: nothing was evaluated so far: call optimize() first";
     assert_eq!(message(&mut trainer), expected);
     trainer.optimize_to(10, |_| ()).unwrap();
     assert!(message(&mut trainer).contains("keep_best_in_memory()"), "{}", message(&mut trainer));
@@ -266,7 +266,7 @@ fn what_cannot_be_restored_is_explained() {
     trainer.optimize_to(10, |_| ()).unwrap();
     fs::write(folder.path().join("step-000010.safetensors"), "damaged").unwrap();
     let message = message(&mut trainer);
-    assert!(message.starts_with("best evaluation, of iteration 10: expected its variables"), "{message}");
+    assert!(message.starts_with("cannot restore the best variables, of iteration 10: "), "{message}");
     assert!(message.contains("step-000010.safetensors"), "{message}");
 }
 

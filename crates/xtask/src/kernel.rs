@@ -8,7 +8,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Error, Result, setup};
+use crate::{Error, Result};
+
+/// The kernel's program in `.kernel/bin`.
+pub(crate) const PROGRAM: &str = "earlystop-kernel";
 
 /// The environment variable by which set-up asks for the folder that all others are copied from.
 pub(crate) const WARM_UP: &str = "EARLYSTOP_WARM_UP";
@@ -24,7 +27,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let slot = if std::env::var_os(WARM_UP).is_some() { builds.take_warm()? } else { builds.take()? };
     // The project's own settings: someone's for other notebooks could move the build folder, or print.
     let config = kernel.join("config");
-    let mut evcxr = Command::new(kernel.join("bin").join(setup::kernel::PROGRAM));
+    let mut evcxr = Command::new(kernel.join("bin").join(PROGRAM));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
         evcxr.env_remove(name);
     }

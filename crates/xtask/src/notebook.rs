@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use lexopt::ValueExt as _;
 
 use self::ipynb::Notebook;
+use self::promises::Promises;
 use crate::setup::Environment;
 use crate::workspace::Workspace;
 use crate::{Error, Result, setup};
@@ -114,6 +115,15 @@ pub(crate) fn check_committed(workspace: &Workspace) -> Result<()> {
     all(workspace)?.iter().try_for_each(|notebook| check(notebook))
 }
 
+/// The promises of the notebook with this file name.
+fn promises_of(file_name: &str) -> Option<&'static Promises> {
+    match file_name {
+        "04_save_restore.ipynb" => Some(&save_restore::PROMISES),
+        "04_exercises.ipynb" => Some(&exercises::PROMISES),
+        _ => None,
+    }
+}
+
 /// Holds a notebook with its outputs to the conventions and to its promises.
 fn check(path: &Path) -> Result<()> {
     let notebook = Notebook::read(path)?;
@@ -121,7 +131,7 @@ fn check(path: &Path) -> Result<()> {
     problems.extend(style::check(&notebook));
     problems.extend(printed::check(&notebook));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(promises) = promises::of(name) {
+    if let Some(promises) = promises_of(name) {
         problems.extend(promises.check(&notebook));
     }
     if problems.is_empty() {

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: makes ready what the other verbs need, and does nothing where that is done.
 
+mod datasets;
 mod diagnosis;
 mod files;
 pub(crate) mod kernel;
@@ -80,6 +81,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     let installing = kernel::start_install(workspace)?;
     let prefix = plan.carry_out(workspace, &requirements)?;
     libtorch::ensure(workspace, &prefix)?;
+    let to_load = datasets::fetch(workspace);
     kernel::finish_install(workspace, installing)?;
     kernel::register(workspace, &prefix)?;
     place::settle(workspace)?;
@@ -90,12 +92,12 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let environment = Environment {
         root: workspace.root.clone(),
-        python: python::python(&prefix),
+        python: scripts::python(&prefix),
         libtorch: workspace.libtorch_link(),
         // The last: this environment's kernels before those in the user's home.
         variables: vec![("PATH", path), ("JUPYTER_PREFER_ENV_PATH", "1".into())],
     };
-    warm_up::ensure(workspace, &environment)?;
+    warm_up::ensure(workspace, &environment, to_load)?;
     Ok(environment)
 }
 

@@ -2,8 +2,8 @@
 
 use earlystop::checkpoint::{Keep, Store};
 use earlystop::network::Precision;
+use earlystop::network::evaluate;
 use earlystop::tch::{Device, Tensor};
-use earlystop::trainer::evaluate;
 use earlystop::{Batches, Metadata, Mnist, Network, Optimizer};
 
 use super::Worker;

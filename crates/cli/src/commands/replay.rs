@@ -95,16 +95,11 @@ fn parse(rule: &str) -> Result<Rule> {
         }
         Err(error) => error,
     };
-    let (Error::Argument { what, expected, found }, shown) = (&error, text::escaped(rule)) else {
-        return Err(error.into());
-    };
-    // `character 16 of the rule "…"`
-    let position = what.strip_prefix("character ").and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
-    let Some(position) = position else { return Err(error.into()) };
+    let Error::RuleSyntax { position, expected, found, .. } = &error else { return Err(error.into()) };
     let before: String = rule.chars().take(position.saturating_sub(1)).collect();
     Err(Failure::Message(vec![
         "this is no stopping rule:".to_owned(),
-        shown,
+        text::escaped(rule),
         format!(
             "{}^ expected {}, found {}",
             " ".repeat(text::escaped(&before).width()),

@@ -43,7 +43,7 @@ pub(super) fn save(
 ) -> Result<Committed> {
     if is_index(path) {
         let expected = "one that does not end like an index, since an index is written where it is needed";
-        return Err(Error::argument("path", expected, path.display()));
+        return Err(Error::setting("path", expected, path.display()));
     }
     let (tensors, strings) = prepare(tensors, metadata, internal)?;
     let groups = groups(tensors, limit);

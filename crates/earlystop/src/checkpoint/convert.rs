@@ -3,11 +3,6 @@
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-/// Returns whether this is a floating-point type that [`convert`] supports.
-pub(super) fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
-}
-
 /// Converts the values in `bytes` to another floating-point type and writes them to `target`.
 ///
 /// Values are rounded to the nearest one of the new type; values beyond its range become infinite. Does nothing unless both types

@@ -129,7 +129,7 @@ pub(super) fn prepare<'a>(
     internal: &[(&str, String)],
 ) -> Result<(Vec<(&'a NamedTensor<'a>, Entry)>, Metadata)> {
     if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
-        return Err(state_error(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
+        return Err(Error::state(key, format!("metadata keys that start with {RESERVED:?} are reserved")));
     }
     let mut tensors: Vec<(&NamedTensor, Entry)> =
         tensors.iter().map(|tensor| Ok((tensor, entry_of(tensor)?))).collect::<Result<_>>()?;
@@ -145,7 +145,7 @@ pub(super) fn expect_header_size(bytes: usize) -> Result<()> {
         return Ok(());
     }
     let problem = format!("it takes {bytes} bytes, more than the limit of {MAX_HEADER_BYTES}");
-    Err(state_error("header", problem))
+    Err(Error::state("header", problem))
 }
 
 /// Puts the checksum into text that starts with [`SUM_PREFIX`] and zeros.
@@ -191,14 +191,10 @@ pub(super) fn unsealed_header<'a>(entries: impl Iterator<Item = &'a Entry>, stri
 fn entry_of(tensor: &NamedTensor) -> Result<Entry> {
     let TensorInfo { name, dtype, shape } = tensor.info()?;
     if name == "__metadata__" {
-        return Err(state_error(&name, "safetensors uses this name itself".to_owned()));
+        return Err(Error::state(&name, "safetensors uses this name itself"));
     }
     tensor.expect_elements()?;
     Ok(Entry { name, dtype, shape: shape.iter().map(|&size| size as usize).collect() })
-}
-
-pub(super) fn state_error(name: &str, problem: String) -> Error {
-    Error::State { name: name.to_owned(), problem }
 }
 
 pub(super) fn json(value: &(impl serde::Serialize + ?Sized)) -> String {

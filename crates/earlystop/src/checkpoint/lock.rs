@@ -8,7 +8,6 @@
 //!
 //! The random token in the record says which store is the newest. An older one compares before each save.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -20,30 +19,11 @@ use serde::{Deserialize, Serialize};
 use super::Warning;
 use super::files::{Files, is_unsupported, read_at, write_at_start};
 use super::process::Process;
-use crate::error::io_error;
+use crate::error::{LockHolder, io_error};
 use crate::{Error, Result};
 
 /// The size of the record, padded, so that one write replaces all of an older one.
 const RECORD_BYTES: usize = 512;
-
-/// The process that holds the lock of a folder, as the lock file describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LockHolder {
-    /// The process id.
-    pub pid: u32,
-    /// The host name, if the process runs on another machine or in another container. Its id means nothing here then.
-    pub elsewhere: Option<String>,
-}
-
-impl fmt::Display for LockHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.elsewhere {
-            Some(host) => write!(f, "process {} on another machine or in another container ({host})", self.pid),
-            None => write!(f, "process {}", self.pid),
-        }
-    }
-}
 
 /// Held by the store that saves into a folder. The system releases it when the process ends, however it ends.
 #[derive(Debug)]

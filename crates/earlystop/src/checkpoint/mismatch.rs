@@ -1,86 +1,10 @@
 //! Compares what a file has with what is wanted from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use super::convert::is_float;
 use super::header::Content;
-use super::{TensorInfo, UnsupportedTensor};
-
-/// One way in which a file does not fit the tensors to restore.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mismatch {
-    /// The file has no tensor of this name.
-    Missing {
-        /// The tensor to restore.
-        expected: TensorInfo,
-        /// The most similar name that the file has and nobody asks for.
-        near: Option<String>,
-    },
-    /// Nobody asks for this tensor of the file.
-    Extra {
-        /// The tensor in the file.
-        found: TensorInfo,
-    },
-    /// The tensor has another shape or kind in the file.
-    Different {
-        /// The tensor to restore.
-        expected: TensorInfo,
-        /// The tensor in the file.
-        found: TensorInfo,
-    },
-    /// The tensor has an element type in the file that is not supported.
-    Unsupported {
-        /// The tensor to restore; `None` if nobody asks for it.
-        expected: Option<TensorInfo>,
-        /// The tensor in the file.
-        found: UnsupportedTensor,
-    },
-}
-
-impl Mismatch {
-    /// Returns the tensor to restore, if there is one.
-    pub(super) fn expected(&self) -> Option<&TensorInfo> {
-        match self {
-            Mismatch::Missing { expected, .. } | Mismatch::Different { expected, .. } => Some(expected),
-            Mismatch::Extra { .. } => None,
-            Mismatch::Unsupported { expected, .. } => expected.as_ref(),
-        }
-    }
-
-    /// Returns whether nobody asks for the tensor.
-    pub(super) fn is_extra(&self) -> bool {
-        self.expected().is_none()
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Mismatch::Missing { expected, near } => {
-                write!(f, "missing from the file: {:?} {expected}", expected.name)?;
-                near.as_ref().map_or(Ok(()), |near| write!(f, " (the file has {near:?})"))
-            }
-            Mismatch::Extra { found } => write!(f, "only in the file: {:?} {found}", found.name),
-            Mismatch::Different { expected, found } => {
-                write!(f, "different: {:?}: expected {expected}, found {found}", expected.name)?;
-                if is_convertible(expected, found) { write!(f, " (convert_floats() converts it)") } else { Ok(()) }
-            }
-            Mismatch::Unsupported { expected: Some(expected), found } => {
-                write!(f, "not supported: {:?}: expected {expected}, found {found}", found.name)
-            }
-            Mismatch::Unsupported { expected: None, found } => {
-                write!(f, "only in the file, and not supported: {:?} {found}", found.name)
-            }
-        }
-    }
-}
-
-/// Returns whether only the element types differ and both are floating-point types.
-fn is_convertible(expected: &TensorInfo, found: &TensorInfo) -> bool {
-    expected.shape == found.shape && expected.dtype != found.dtype && is_float(expected.dtype) && is_float(found.dtype)
-}
+use crate::error::checkpoint::is_convertible;
+use crate::error::{Mismatch, TensorInfo};
 
 /// Returns all that differs: first in the order of `expected`, then the extra ones in the order of `found`.
 pub(super) fn compare<'a>(

@@ -86,9 +86,6 @@
 //! [^a]: [tch-rs #360](https://github.com/LaurentMazare/tch-rs/issues/360).
 
 use std::collections::BTreeMap;
-use std::fmt;
-
-use safetensors::tensor::Dtype;
 
 mod checksum;
 mod commit;
@@ -109,6 +106,7 @@ mod opened;
 mod parts;
 mod process;
 mod read;
+mod saved;
 mod saver;
 mod store;
 mod threads;
@@ -118,15 +116,15 @@ mod values;
 mod warning;
 mod writing;
 
+pub use crate::error::{CheckpointPart, LockHolder, Mismatch, TensorInfo, UnsupportedTensor};
 pub use keep::Keep;
-pub use lock::LockHolder;
 pub use memory::Element;
-pub use mismatch::Mismatch;
 pub use read::Checkpoint;
+pub use saved::Saved;
 pub use saver::{PartialRestore, Saver};
 #[cfg(feature = "torch")]
 pub(crate) use store::{FoundHistory, Position, read_history};
-pub use store::{History, Saved, Skipped, Store, Valid, latest_checkpoint};
+pub use store::{History, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
 
@@ -176,67 +174,5 @@ pub trait Savable {
 impl Savable for Vec<NamedTensor<'_>> {
     fn tensors(&self) -> Vec<NamedTensor<'_>> {
         self.iter().map(NamedTensor::share).collect()
-    }
-}
-
-/// A tensor as a file or a network describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// The name.
-    pub name: String,
-    /// The type of its elements.
-    pub dtype: Dtype,
-    /// The logical shape.
-    pub shape: Vec<i64>,
-}
-
-/// `F32 [16, 1, 5, 5]`: what two tensors of one name must have in common.
-impl fmt::Display for TensorInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.dtype, self.shape)
-    }
-}
-
-/// A tensor in a file whose element type this library does not know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnsupportedTensor {
-    /// The name.
-    pub name: String,
-    /// The element type, as the file names it.
-    pub dtype: String,
-    /// The logical shape.
-    pub shape: Vec<i64>,
-}
-
-/// `F3_E1M1 [16, 5]`.
-impl fmt::Display for UnsupportedTensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.dtype, self.shape)
-    }
-}
-
-/// The part of a file in which something is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CheckpointPart {
-    /// The file as a whole: its size.
-    File,
-    /// The header: the names, kinds, shapes and metadata.
-    Header,
-    /// The index of a checkpoint in several files, `….index.json`.
-    Index,
-    /// The data of the tensor of this name.
-    Tensor(String),
-}
-
-impl fmt::Display for CheckpointPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CheckpointPart::File => write!(f, "file"),
-            CheckpointPart::Header => write!(f, "header"),
-            CheckpointPart::Index => write!(f, "index"),
-            CheckpointPart::Tensor(name) => write!(f, "tensor {name:?}"),
-        }
     }
 }

@@ -7,14 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::data_file::{DataFile, VERIFY_BYTES};
-use super::format::state_error;
 use super::header::{Content, HeaderTensor, Seal};
 use super::opened::{Opened, open};
 use super::threads::run_on_threads;
 #[cfg(feature = "torch")]
 use super::torch;
 use super::{Metadata, TensorInfo, UnsupportedTensor};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A checkpoint that is read from its file, or from its several files.
 ///
@@ -228,7 +227,7 @@ impl Checkpoint {
         let bytes = tensor.range.end - tensor.range.start;
         if start.checked_add(buffer.len() as u64).is_none_or(|end| end > bytes) {
             let expected = format!("{} bytes from byte {start} on were asked for, but it has {bytes}", buffer.len());
-            return Err(state_error(name, expected));
+            return Err(Error::state(name, expected));
         }
         self.read_data(file, buffer, tensor.range.start + start)
     }
@@ -243,7 +242,7 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<tch::Tensor> {
         let refused = |dtype: &dyn std::fmt::Display| {
             let path = self.path.display();
-            Err(state_error(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
+            Err(Error::state(name, format!("{path} holds it as {dtype}, which libtorch has no kind for here")))
         };
         let (file, tensor) = self.find(name)?;
         match &tensor.content {
@@ -257,6 +256,6 @@ impl Checkpoint {
 
     fn find(&self, name: &str) -> Result<(usize, &HeaderTensor)> {
         let found = self.tensors().find(|(_, tensor)| tensor.content.name() == name);
-        found.ok_or_else(|| state_error(name, format!("{} holds no tensor of this name", self.path.display())))
+        found.ok_or_else(|| Error::state(name, format!("{} holds no tensor of this name", self.path.display())))
     }
 }

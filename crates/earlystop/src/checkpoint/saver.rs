@@ -8,7 +8,6 @@ use safetensors::tensor::Dtype;
 
 use super::commit::{self, Committed};
 use super::files::{Disk, Files};
-use super::format::state_error;
 use super::header::HeaderTensor;
 use super::mismatch::compare;
 use super::read::Checkpoint;
@@ -140,7 +139,7 @@ impl Saver {
     /// # Errors
     ///
     /// [`Error::State`] if two tensors share a name, a type cannot be stored or a metadata key is reserved;
-    /// [`Error::Argument`] if `path` is that of an index (`.index.json`); `Error::Torch` if libtorch does not
+    /// [`Error::Setting`] if `path` is that of an index (`.index.json`); `Error::Torch` if libtorch does not
     /// return the values; [`Error::Io`], naming the step, if the disk does not take them. The old file is untouched
     /// then. (Except if the last step fails, the sync of the folder: the new file is in place, but a power failure
     /// may bring the old one back.)
@@ -230,7 +229,7 @@ fn all_tensors<'a>(state: &[&'a dyn Savable]) -> Result<Vec<NamedTensor<'a>>> {
     let tensors: Vec<NamedTensor> = state.iter().flat_map(|part| part.tensors()).collect();
     let mut names = BTreeSet::new();
     match tensors.iter().find(|tensor| !names.insert(&*tensor.name)) {
-        Some(twice) => Err(state_error(&twice.name, "two tensors share this name".to_owned())),
+        Some(twice) => Err(Error::state(&twice.name, "two tensors share this name")),
         None => Ok(tensors),
     }
 }
@@ -248,7 +247,7 @@ fn copy_all(checkpoint: &Checkpoint, tensors: Vec<NamedTensor>) -> Result<()> {
     let jobs = tensors.into_iter().map(|live| {
         let found = stored.get(&*live.name).and_then(|(file, it)| Some((*file, it.content.info()?, it.range.start)));
         let (file, info, start) =
-            found.ok_or_else(|| state_error(&live.name, "no tensor of this name was compared".to_owned()))?;
+            found.ok_or_else(|| Error::state(&live.name, "no tensor of this name was compared"))?;
         Ok(CopyJob { live, file, dtype: info.dtype, start })
     });
     let jobs = Mutex::new(jobs.collect::<Result<Vec<_>>>()?.into_iter());

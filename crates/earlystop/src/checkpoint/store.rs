@@ -13,6 +13,7 @@ use super::lock::{Lock, State};
 use super::opened::describe;
 use super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
 use super::read::Checkpoint;
+use super::saved::Saved;
 use super::threads::run_on_threads;
 use super::writing::{is_abandoned, temporaries};
 use super::{Keep, Metadata, Savable, Saver, Warning};
@@ -83,44 +84,6 @@ struct Writer {
     last_commit: u64,
     /// Whether a part of a deleted checkpoint could not be deleted.
     has_leftovers: bool,
-}
-
-/// A checkpoint in a folder, as its header describes it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Saved {
-    /// The file, or the index of several files.
-    pub path: PathBuf,
-    /// The training step (iteration) at which it was saved.
-    pub step: u64,
-    /// How good it is, if that was told: higher is better.
-    pub score: Option<f64>,
-    /// Counts the saves into the folder, from 1; 0 for a file that no store wrote. The highest is the latest, also where
-    /// training went back to an earlier step.
-    pub commit: u64,
-}
-
-impl Saved {
-    /// Reads the header of a file whose name carries a step.
-    fn read(path: PathBuf, step: u64) -> Result<Self, Skipped> {
-        match describe(&path) {
-            Ok(internal) => Ok(Saved::of(path, step, &internal)),
-            Err(error) => Err(Skipped { path, error }),
-        }
-    }
-
-    /// Takes what the entries of a store say, and the given step if they say none.
-    fn of(path: PathBuf, step: u64, internal: &Metadata) -> Self {
-        let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
-        let score = internal.get("score").and_then(|value| value.parse().ok());
-        let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
-        Saved { path, step, score, commit }
-    }
-
-    /// The score, unless it is no number.
-    pub(super) fn rank(&self) -> Option<f64> {
-        self.score.filter(|score| !score.is_nan())
-    }
 }
 
 /// A file that was passed over, and why.
@@ -383,7 +346,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
+    /// [`Error::Setting`] if `saved` is not in the folder; the errors of [`lock`](Self::lock); [`Error::Io`] if a file
     /// cannot be moved.
     pub fn archive_after(&mut self, saved: &Saved) -> Result<Option<PathBuf>> {
         let (folder, saver) = (self.absolute.clone(), self.saver.clone());
@@ -391,7 +354,7 @@ impl Store {
         let (mut checkpoints, unreadable) = scan(&folder)?;
         if !checkpoints.iter().any(|it| it.path.file_name() == saved.path.file_name() && it.commit == saved.commit) {
             let expected = format!("one of those in {}", folder.display());
-            return Err(Error::argument("checkpoint", expected, saved.path.display()));
+            return Err(Error::setting("checkpoint", expected, saved.path.display()));
         }
         checkpoints.retain(|it| it.commit > saved.commit);
         let unreadable = unreadable.into_iter().map(|it| it.path).filter(|path| step_of(path) > Some(saved.step));
@@ -546,7 +509,7 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
     run_on_threads(count as u64 * HEADER_BYTES, count, || {
         while let Some((path, step)) = next() {
-            let read = Saved::read(path, step);
+            let read = read_saved(path, step);
             let (saved, skipped) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
             match read {
                 Ok(checkpoint) => saved.push(checkpoint),
@@ -559,6 +522,14 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     saved.sort_by(|a, b| (a.commit, a.step, &a.path).cmp(&(b.commit, b.step, &b.path)));
     skipped.sort_by(|a, b| b.path.cmp(&a.path));
     Ok((saved, skipped))
+}
+
+/// Reads the header of a file whose name carries a step.
+fn read_saved(path: PathBuf, step: u64) -> Result<Saved, Skipped> {
+    match describe(&path) {
+        Ok(internal) => Ok(Saved::of(path, step, &internal)),
+        Err(error) => Err(Skipped { path, error }),
+    }
 }
 
 /// The checkpoints' paths with the steps of their names; none if there is no folder.

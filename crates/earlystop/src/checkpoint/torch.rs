@@ -3,7 +3,6 @@
 use safetensors::tensor::Dtype;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::format::state_error;
 use super::memory::{BLOCK_BYTES, Read};
 use crate::{Error, Result};
 
@@ -23,17 +22,17 @@ const KINDS: [(Kind, Dtype); 10] = [
 /// Returns libtorch's name of an element type.
 fn kind(name: &str, dtype: Dtype) -> Result<Kind> {
     let known = KINDS.iter().find(|(_, known)| *known == dtype);
-    known.map(|(kind, _)| *kind).ok_or_else(|| state_error(name, format!("libtorch has no kind for {dtype}")))
+    known.map(|(kind, _)| *kind).ok_or_else(|| Error::state(name, format!("libtorch has no kind for {dtype}")))
 }
 
 /// Returns the element type of a tensor, or why no file can hold it.
 pub(super) fn dtype(name: &str, tensor: &Tensor) -> Result<Dtype> {
     if !tensor.defined() || tensor.is_sparse() {
-        return Err(state_error(name, "the tensor is undefined or sparse".to_owned()));
+        return Err(Error::state(name, "the tensor is undefined or sparse"));
     }
     let kind = tensor.f_kind().map_err(torch_error(name))?;
     let known = KINDS.iter().find(|(known, _)| *known == kind);
-    Ok(known.ok_or_else(|| state_error(name, format!("the kind {kind:?} cannot be stored")))?.1)
+    Ok(known.ok_or_else(|| Error::state(name, format!("the kind {kind:?} cannot be stored")))?.1)
 }
 
 /// Returns whether libtorch has an element type.
@@ -58,10 +57,10 @@ pub(super) fn expect_writable(name: &str, tensor: &Tensor) -> Result<()> {
     let is_repeated = |(&size, &stride): (&i64, &i64)| size > 1 && stride == 0;
     if !tensor.is_sparse() && tensor.size().iter().zip(&tensor.stride()).any(is_repeated) {
         let problem = "its elements share memory, as after expand(), so no values can be written to it";
-        return Err(state_error(name, problem.to_owned()));
+        return Err(Error::state(name, problem.to_owned()));
     }
     match tensor.f_is_inference().map_err(torch_error(name))? {
-        true => Err(state_error(name, "it is an inference tensor, so no values can be written to it".to_owned())),
+        true => Err(Error::state(name, "it is an inference tensor, so no values can be written to it")),
         false => Ok(()),
     }
 }

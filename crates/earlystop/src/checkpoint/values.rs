@@ -6,11 +6,10 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, View};
 
 use super::TensorInfo;
-use super::format::state_error;
 use super::memory::{Element, Memory, Place, Produced, Read, Slice, Viewed};
 #[cfg(feature = "torch")]
 use super::torch;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A tensor with the name under which it is stored.
 ///
@@ -84,14 +83,14 @@ impl<'a> NamedTensor<'a> {
             return Ok(());
         }
         let found = values.shape();
-        Err(state_error(name, format!("its logical shape {shape:?} does not hold the elements of {found:?}")))
+        Err(Error::state(name, format!("its logical shape {shape:?} does not hold the elements of {found:?}")))
     }
 
     /// Refuses values that nothing can be written to.
     pub(super) fn expect_writable(&self) -> Result<()> {
         match &self.values.0 {
             Source::Other(place) => {
-                place.why_read_only().map_or(Ok(()), |why| Err(state_error(&self.name, why.to_owned())))
+                place.why_read_only().map_or(Ok(()), |why| Err(Error::state(&self.name, why.to_owned())))
             }
             #[cfg(feature = "torch")]
             Source::Torch(tensor) => torch::expect_writable(&self.name, tensor),
@@ -106,7 +105,7 @@ impl<'a> NamedTensor<'a> {
                 let wrong = |found: usize| {
                     let problem =
                         format!("its shape {:?} has {expected} bytes, but {found} were passed on", self.shape);
-                    Err(state_error(&self.name, problem))
+                    Err(Error::state(&self.name, problem))
                 };
                 place.read(&mut |bytes| {
                     found = found.saturating_add(bytes.len());
@@ -141,9 +140,7 @@ impl<'a> NamedTensor<'a> {
     pub fn tensor(&self) -> Result<tch::Tensor> {
         match &self.values.0 {
             Source::Torch(tensor) => Ok(tensor.shallow_clone()),
-            Source::Other(_) => {
-                Err(state_error(&self.name, "expected a tensor of libtorch, found other memory".into()))
-            }
+            Source::Other(_) => Err(Error::state(&self.name, "expected a tensor of libtorch, found other memory")),
         }
     }
 }

@@ -1,10 +1,15 @@
 //! Data sets: functions from indices to a batch.
 //!
 //! - [`Data`] is the trait: implement it for data of any kind and size.
+//! - [`Examples`] holds images with their labels, as bytes.
 //! - [`TensorData`] holds tensors in memory, one row for each example.
 //! - [`Prefetch`] makes the batches of any of them on another thread.
 //! - [`from_fn`] makes a data set of a function that reads or computes a batch.
+//! - [`Batches`] chooses the examples of each batch, in an [`Order`].
 
+mod batches;
+mod examples;
+mod fingerprint;
 mod prefetch;
 mod tensors;
 
@@ -12,6 +17,8 @@ use std::sync::Arc;
 
 use crate::error::Result;
 
+pub use batches::{Batches, Order};
+pub use examples::{Examples, ImageBatch};
 pub use prefetch::Prefetch;
 pub use tensors::TensorData;
 

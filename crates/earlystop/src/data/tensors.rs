@@ -38,7 +38,7 @@ impl<const N: usize> TensorData<N> {
         let lengths: Vec<Option<i64>> = tensors.iter().map(|tensor| tensor.size().first().copied()).collect();
         let Some(&Some(len)) = lengths.first().filter(|first| lengths.iter().all(|length| length == *first)) else {
             let shapes: Vec<_> = tensors.iter().map(Tensor::size).collect();
-            return Err(Error::argument(
+            return Err(Error::data(
                 "tensors",
                 "equal first dimensions, one row for each example",
                 format!("{shapes:?}"),
@@ -62,12 +62,12 @@ impl<const N: usize> Data for TensorData<N> {
 
     fn batch(&self, indices: &[usize], _iteration: u64) -> Result<[Tensor; N]> {
         if let Some(index) = indices.iter().find(|&&index| index >= self.len) {
-            return Err(Error::argument("tensors", format!("an index within 0..{}", self.len), index));
+            return Err(Error::data("tensors", format!("an index within 0..{}", self.len), index));
         }
         let indices = Tensor::from_slice(&indices.iter().map(|&index| index as i64).collect::<Vec<_>>());
         let rows = |tensor: &Tensor| tensor.f_index_select(0, &indices.f_to_device(tensor.device())?);
         let rows: Vec<Tensor> = self.tensors.iter().map(rows).collect::<Result<_, _>>().map_err(torch("a batch"))?;
-        rows.try_into().map_err(|_| Error::argument("tensors", N, "another number"))
+        rows.try_into().map_err(|_| Error::data("tensors", N, "another number"))
     }
 
     fn fingerprint(&self) -> Option<String> {

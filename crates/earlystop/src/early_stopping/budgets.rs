@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::evaluation::Evaluation;
 use super::report::clock;
-use super::state::Evaluation;
-use super::{Metric, metric, number};
+use super::{Metric, json_float, score};
 
 /// Why a budget of iterations stops a run. It needs no evaluation and has no state.
 pub(super) fn iterations_used_up(budget: u64) -> String {
@@ -35,7 +35,7 @@ impl Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reached {
     pub(super) iteration: u64,
-    #[serde(with = "number", alias = "accuracy")]
+    #[serde(with = "json_float", alias = "accuracy")]
     score: f64,
 }
 
@@ -56,9 +56,9 @@ impl Reached {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Fall {
     pub(super) iteration: u64,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     from: f64,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     to: f64,
 }
 
@@ -76,7 +76,7 @@ impl Fall {
             return format!("the {metric} fell from {from:.1}% to {to:.1}%, by more than {drop:.1} points");
         }
         let moved = if metric.lower_is_better() { "rose" } else { "fell" };
-        let [from, to, drop] = [from, to, drop].map(metric::digits);
+        let [from, to, drop] = [from, to, drop].map(score::digits);
         format!("the {metric} {moved} from {from} to {to}, by more than {drop}")
     }
 }

@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds as _};
 
 use super::observation::RESERVED;
 use super::patience::{MinDelta, Unit};
-use super::{Metric, Observation, Patience, Rule, metric};
+use super::{Metric, Observation, Patience, Rule, score};
 use crate::error::{Error, Result};
 
 impl Rule {
@@ -25,7 +25,7 @@ impl Rule {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] names the first argument out of range, the expected range and the value.
+    /// [`Error::Setting`] names the first argument out of range, the expected range and the value.
     pub fn check(&self) -> Result<()> {
         self.check_on(&self.monitored())
     }
@@ -34,7 +34,7 @@ impl Rule {
         let check = |argument: &str, value: f64, range: Range| range.check(&format!("{argument} of {self}"), value);
         let at_least = |argument: &str, value: u64, least: u64, unit: &str| match value >= least {
             true => Ok(()),
-            false => Err(Error::argument(format!("{argument} of {self}"), format!("at least {least} {unit}"), value)),
+            false => Err(Error::setting(format!("{argument} of {self}"), format!("at least {least} {unit}"), value)),
         };
         match self {
             Self::Patience(patience) => {
@@ -56,7 +56,7 @@ impl Rule {
             }
             Self::Iterations(budget) => at_least("budget", *budget, 1, "iteration"),
             Self::Time(budget) if budget.is_zero() => {
-                Err(Error::argument(format!("budget of {self}"), "more than no time", format!("{budget:?}")))
+                Err(Error::setting(format!("budget of {self}"), "more than no time", format!("{budget:?}")))
             }
             Self::Time(_) => Ok(()),
             Self::Target(accuracy) if monitored.is_accuracy() => {
@@ -68,11 +68,11 @@ impl Rule {
             }
             Self::Divergence(drop) => check("drop", *drop, Range::at_least(0.0)),
             Self::AllOf(rules) if rules.is_empty() => {
-                Err(Error::argument("rules of all_of", "at least one: Rule::never() never stops", "none"))
+                Err(Error::setting("rules of all_of", "at least one: Rule::never() never stops", "none"))
             }
             Self::AnyOf(rules) | Self::AllOf(rules) => rules.iter().try_for_each(|rule| rule.check_on(monitored)),
             Self::Named { rule, .. } => rule.check_on(monitored),
-            Self::On { metric, .. } if metric != monitored => Err(Error::argument(
+            Self::On { metric, .. } if metric != monitored => Err(Error::setting(
                 "metric of a rule",
                 format!("one for all its parts, {monitored:?}"),
                 format!("{metric:?}"),
@@ -120,17 +120,20 @@ impl Observation {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] names the first score that is refused, what was expected and what was found.
+    /// [`Error::History`] names the first score that is refused, what was expected and what was found.
     pub fn check(&self) -> Result<()> {
         self.scores.iter().try_for_each(|(name, &value)| {
             if RESERVED.contains(&name.as_str()) {
-                return Err(Error::argument("name of a score", format!("none of {}", RESERVED.join(", ")), name));
+                return Err(Error::history("name of a score", format!("none of {}", RESERVED.join(", ")), name));
             }
-            if !metric::is_accuracy(name) || !value.is_finite() {
+            if !score::is_accuracy(name) || !value.is_finite() {
                 return Ok(());
             }
-            let what = format_args!("{} at iteration {}", metric::in_words(name), self.iteration);
-            Range::at_least(0.0).at_most(1.0).of_accuracy().check(&what, value)
+            let what = format_args!("{} at iteration {}", score::in_words(name), self.iteration);
+            match Range::at_least(0.0).at_most(1.0).of_accuracy() {
+                range if range.contains(value) => Ok(()),
+                range => Err(Error::history(what.to_string(), range, value)),
+            }
         })
     }
 }
@@ -167,11 +170,12 @@ impl Range {
         Self { is_of_accuracy: true, ..self }
     }
 
-    fn check(self, what: &impl fmt::Display, value: f64) -> Result<()> {
-        match value.is_finite() && (self.from, self.to).contains(&value) {
-            true => Ok(()),
-            false => Err(Error::argument(what.to_string(), self, value)),
-        }
+    fn contains(self, value: f64) -> bool {
+        value.is_finite() && (self.from, self.to).contains(&value)
+    }
+
+    fn check(self, what: &str, value: f64) -> Result<()> {
+        if self.contains(value) { Ok(()) } else { Err(Error::setting(what, self, value)) }
     }
 }
 
@@ -218,7 +222,7 @@ mod tests {
         ];
         for rule in nested {
             let error = rule.check().unwrap_err();
-            let Error::Argument { what, .. } = &error else { panic!("{error}") };
+            let Error::Setting { setting: what, .. } = &error else { panic!("{error}") };
             assert!(what.starts_with(&format!("{argument} of ")), "{rule}: {error}");
             assert_eq!(EarlyStopping::with(rule.clone()).unwrap_err().to_string(), error.to_string());
             assert!(EarlyStopping::resume(rule.clone(), vec![accuracy(1)]).is_err(), "{rule}");

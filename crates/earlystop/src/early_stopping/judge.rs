@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Evaluation, Kept, RuleState};
+use super::evaluation::{Evaluation, Kept};
+use super::state::RuleState;
 use super::{Metric, Observation, Rule, StopKind, StopReason};
 use crate::error::{Error, Result};
 
@@ -185,25 +186,25 @@ impl Last {
         let Some(last) = last else { return Ok(Self { iteration, elapsed, epochs, images }) };
         if iteration <= last.iteration {
             let expected = format!("more than {}, the iteration of the evaluation before it", last.iteration);
-            return Err(Error::argument("iteration of an evaluation", expected, iteration));
+            return Err(Error::history("iteration of an evaluation", expected, iteration));
         }
         if let (Some(before), Some(now)) = (last.elapsed, elapsed)
             && now < before
         {
             let what = format!("elapsed time at iteration {iteration}");
-            return Err(Error::argument(what, format!("at least {before:?}, as before"), format!("{now:?}")));
+            return Err(Error::history(what, format!("at least {before:?}, as before"), format!("{now:?}")));
         }
         if let (Some(before), Some(now)) = (last.epochs, epochs)
             && now < before
         {
             let what = format!("epochs at iteration {iteration}");
-            return Err(Error::argument(what, format!("at least {before}, as before"), now));
+            return Err(Error::history(what, format!("at least {before}, as before"), now));
         }
         if let (Some(before), Some(now)) = (last.images, images)
             && now != before
         {
             let what = format!("mistakes at iteration {iteration}");
-            return Err(Error::argument(what, format!("{before} images, as before"), format!("{now} images")));
+            return Err(Error::history(what, format!("{before} images, as before"), format!("{now} images")));
         }
         let (elapsed, epochs, images) = (elapsed.or(last.elapsed), epochs.or(last.epochs), images.or(last.images));
         Ok(Self { iteration, elapsed, epochs, images })

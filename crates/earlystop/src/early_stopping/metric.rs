@@ -1,23 +1,12 @@
-//! The names of scores, which way each is better, and how its values are printed.
+//! A score, which way it is better, and how its values are printed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Observation, parse};
-
-/// The fraction of the validation set that is classified correctly.
-pub(crate) const VALIDATION_ACCURACY: &str = "validation_accuracy";
-/// The mean loss over the validation set.
-pub(crate) const VALIDATION_LOSS: &str = "validation_loss";
-/// The mean loss over the training batches since the last evaluation; the loss of a single batch is noisy.
-pub(crate) const TRAIN_LOSS: &str = "train_loss";
-/// The accuracy on training images.
-pub(crate) const TRAIN_ACCURACY: &str = "train_accuracy";
-/// The accuracy on the test set.
-pub(crate) const TEST_ACCURACY: &str = "test_accuracy";
-/// What the names of scores begin with that take no part in any decision.
-const TEST: &str = "test_";
+use super::Observation;
+use super::score::{TEST, VALIDATION_ACCURACY, VALIDATION_LOSS, digits, in_words, is_accuracy};
+use super::words::{ends_a_name, quoted};
 
 /// A score of an [`Observation`], by its name, and which way it is better.
 ///
@@ -89,8 +78,8 @@ impl Metric {
     /// Formats it as the names of rules have it: `lower validation_rmse`.
     pub(super) fn in_rules(&self) -> String {
         let direction = if self.lower_is_better { "lower" } else { "higher" };
-        let is_plain = !self.name.is_empty() && !self.name.contains(parse::ends_a_name);
-        let name = if is_plain { self.name.clone() } else { parse::quoted(&self.name) };
+        let is_plain = !self.name.is_empty() && !self.name.contains(ends_a_name);
+        let name = if is_plain { self.name.clone() } else { quoted(&self.name) };
         format!("{direction} {name}")
     }
 
@@ -115,33 +104,6 @@ impl Default for Metric {
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", in_words(&self.name))
-    }
-}
-
-/// The name of a score in words: `training loss` for `train_loss`.
-pub(crate) fn in_words(name: &str) -> String {
-    match name.strip_prefix("train_") {
-        Some(rest) => format!("training {}", rest.replace('_', " ")),
-        None => name.replace('_', " "),
-    }
-}
-
-pub(super) fn is_accuracy(name: &str) -> bool {
-    name.ends_with("accuracy")
-}
-
-/// Says whether a score only informs.
-pub(super) fn is_of_test_set(name: &str) -> bool {
-    name.starts_with(TEST)
-}
-
-/// About four digits of a number of any size.
-pub(crate) fn digits(value: f64) -> String {
-    match value.abs() {
-        size if size != 0.0 && !(1e-3..1e6).contains(&size) && value.is_finite() => format!("{value:.3e}"),
-        size if size < 10.0 => format!("{value:.4}"),
-        size if size < 1000.0 => format!("{value:.2}"),
-        _ => format!("{value:.0}"),
     }
 }
 

@@ -16,13 +16,15 @@
 //! A value out of its range is an error. NaN or infinity in a loss, an accuracy or the weights is not: it stops every
 //! run at once, and is never the best evaluation.
 
+mod best;
 mod budgets;
 mod check;
+mod evaluation;
+mod json_float;
 mod judge;
-pub(crate) mod metric;
+mod metric;
 mod mistakes;
 mod noise;
-mod number;
 mod observation;
 mod own;
 mod parse;
@@ -34,7 +36,9 @@ mod reference;
 mod replay;
 mod report;
 mod rule;
+pub(crate) mod score;
 mod state;
+mod words;
 
 use std::time::Duration;
 
@@ -43,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use judge::{Judge, State};
 
+pub use best::Best;
 pub use metric::Metric;
 pub use mistakes::Mistakes;
 pub use noise::mcnemar;
@@ -94,18 +99,6 @@ pub(crate) struct SavedStopping {
     /// Versions up to 0.1 have no state; the history replaces it.
     #[serde(default)]
     state: Option<State>,
-}
-
-/// The evaluation to go back to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    /// The iteration after which the network was evaluated.
-    pub iteration: u64,
-    /// The score that the rule [monitors](Rule::monitored): the validation accuracy, 0.0 to 1.0, unless the rule says otherwise.
-    #[serde(with = "number", alias = "accuracy")]
-    pub score: f64,
-    /// The time of the run until then, if it was recorded.
-    pub elapsed: Option<Duration>,
 }
 
 /// The result of recording an evaluation.
@@ -286,7 +279,7 @@ impl SavedStopping {
             (None, None) => EarlyStopping::resume(rule, history),
             (None, Some(missing)) => {
                 let expected = format!("{saved}, since another rule must judge the whole history, and {missing}");
-                Err(crate::Error::argument("stopping rule", expected, rule))
+                Err(crate::Error::setting("stopping rule", expected, rule))
             }
         }
     }
@@ -298,7 +291,7 @@ impl TryFrom<SavedStopping> for EarlyStopping {
     fn try_from(mut saved: SavedStopping) -> Result<Self> {
         let rule = saved.rule.clone();
         let history = saved.take_history();
-        let history = history.ok_or_else(|| crate::Error::argument("history", "a list of observations", "none"))?;
+        let history = history.ok_or_else(|| crate::Error::history("history", "a list of observations", "none"))?;
         saved.resume(rule, history, None)
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mistakes;
-use super::state::{Evaluation, Kept};
+use super::evaluation::{Evaluation, Kept};
 
 /// Returns the p-value of [McNemar's test][paper] (1947), exact and one-sided, between 0.0 and 1.0.
 ///

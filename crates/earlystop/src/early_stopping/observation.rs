@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::{self, VALIDATION_ACCURACY};
-use super::{Mistakes, number};
+use super::score::{self, VALIDATION_ACCURACY};
+use super::{Mistakes, json_float};
 
 /// The result of one evaluation: named scores, and what else a rule may need.
 ///
@@ -28,7 +28,7 @@ pub struct Observation {
     /// The iteration after which the network was evaluated.
     pub iteration: u64,
     /// The scores by their names.
-    #[serde(flatten, with = "number::map")]
+    #[serde(flatten, with = "json_float::map")]
     pub scores: BTreeMap<String, f64>,
     /// The time spent on the run so far, including the time before a resume.
     #[serde(default)]
@@ -77,9 +77,9 @@ impl Observation {
         // The validation set first: that is what people look at.
         let (validation, others): (Vec<_>, Vec<_>) =
             self.scores.iter().partition(|(name, _)| name.starts_with("validation_"));
-        let mut judged = validation.into_iter().chain(others).filter(|(name, _)| !metric::is_of_test_set(name));
+        let mut judged = validation.into_iter().chain(others).filter(|(name, _)| !score::is_of_test_set(name));
         match judged.find(|(_, value)| !value.is_finite()) {
-            Some((name, value)) => Some(format!("the {} is {value}", metric::in_words(name))),
+            Some((name, value)) => Some(format!("the {} is {value}", score::in_words(name))),
             None if !self.weights_finite => Some("a weight is NaN or infinite".to_owned()),
             None => None,
         }

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::state::{Evaluation, Kept};
-use super::{Metric, Observation, parse};
+use super::evaluation::{Evaluation, Kept};
+use super::words::begins_like_a_rule;
+use super::{Metric, Observation};
 use crate::error::{Error, Result};
 
 /// A stopping rule of your own, which [`Rule::own`](super::Rule::own) turns into a [`Rule`](super::Rule).
@@ -117,15 +118,15 @@ impl Own {
     pub(super) fn check(&self) -> Result<()> {
         if self.rule.is_none() {
             let expected = "the rule itself: continue with EarlyStopping::resume(rule, history)";
-            return Err(Error::argument(
+            return Err(Error::setting(
                 format!("{:?}, a rule of a program's own", self.name),
                 expected,
                 "only its name",
             ));
         }
-        if parse::begins_like_a_rule(&self.name) {
+        if begins_like_a_rule(&self.name) {
             let expected = "one that is not empty and does not begin like a built-in rule";
-            return Err(Error::argument("name of a rule of your own", expected, format!("{:?}", self.name)));
+            return Err(Error::setting("name of a rule of your own", expected, format!("{:?}", self.name)));
         }
         Ok(())
     }
@@ -187,7 +188,7 @@ impl<R: OwnRule> AnyState for R {
 
 fn not_saved(rule: &impl OwnRule, error: impl fmt::Display) -> Error {
     let expected = "one that is the same after it was saved as JSON, which has no NaN and no infinity";
-    Error::argument(format!("state of {}", rule.name()), expected, error)
+    Error::setting(format!("state of {}", rule.name()), expected, error)
 }
 
 /// What an [`OwnRule`] remembers and has decided.

@@ -5,28 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::patience::MinDelta;
+use super::words::{KNOWN, OWN, belongs_to_a_word, ends_a_name};
 use super::{Metric, Patience, Rule};
 use crate::error::{Error, Result};
-
-/// What a rule begins with.
-const KNOWN: [&str; 13] = [
-    "patience",
-    "noise-aware",
-    "GL",
-    "PQ",
-    "UP",
-    "iterations",
-    "time",
-    "target",
-    "divergence",
-    "never",
-    "any_of",
-    "all_of",
-    "named",
-];
-
-/// What a rule of a program's own begins with, where it is not printed by its name alone.
-const OWN: &str = "own";
 
 /// How deep rules may be nested, so that no text can exhaust the stack.
 const MAX_DEPTH: usize = 100;
@@ -35,7 +16,7 @@ const MAX_DEPTH: usize = 100;
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] names the position, what is expected there and what was found. [`Rule::check`] is not called.
+/// [`Error::RuleSyntax`] names the position, what is expected there and what was found. [`Rule::check`] is not called.
 impl FromStr for Rule {
     type Err = Error;
 
@@ -44,24 +25,6 @@ impl FromStr for Rule {
         let rule = parser.combination()?;
         if parser.rest().is_empty() { Ok(rule) } else { Err(parser.expected("`or`, `and`, `on` or the end")) }
     }
-}
-
-/// Puts a name into quotes, as JSON does.
-pub(super) fn quoted(name: &str) -> String {
-    serde_json::Value::from(name).to_string()
-}
-
-/// Says whether a name with this character needs quotes.
-pub(super) fn ends_a_name(character: char) -> bool {
-    character.is_whitespace() || character.is_control() || "(),\"".contains(character)
-}
-
-/// Says whether a text cannot be the name of a rule of a program's own.
-pub(super) fn begins_like_a_rule(text: &str) -> bool {
-    let mut parser = Parser::new(text);
-    let first = parser.word();
-    let begins_otherwise = first.is_empty() && parser.until(|character| "(\"".contains(character)).is_empty();
-    first == OWN || KNOWN.contains(&first) || begins_otherwise
 }
 
 struct Parser<'a> {
@@ -289,7 +252,7 @@ impl<'a> Parser<'a> {
 
     /// The next word, which may be empty.
     fn word(&mut self) -> &'a str {
-        self.until(|character| !character.is_alphanumeric() && !"-_".contains(character))
+        self.until(|character| !belongs_to_a_word(character))
     }
 
     /// The next number or time, which may be empty.
@@ -342,7 +305,7 @@ impl<'a> Parser<'a> {
 
     fn refuse(&self, expected: impl Display, found: String) -> Error {
         let position = self.text[..self.at].chars().count() + 1;
-        Error::argument(format!("character {position} of the rule {:?}", self.text), expected, found)
+        Error::RuleSyntax { rule: self.text.to_owned(), position, expected: expected.to_string(), found }
     }
 }
 

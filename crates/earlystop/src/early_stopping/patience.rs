@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Evaluation, Kept};
-use super::{Metric, number};
+use super::evaluation::{Evaluation, Kept};
+use super::{Metric, json_float};
 
 /// Stops when a score has not improved for some time: the tutorial's rule and its refinements.
 ///
@@ -42,10 +42,10 @@ pub struct Patience {
     #[serde(rename = "measure", with = "measure")]
     pub(super) metric: Option<Metric>,
     pub(super) min_delta: MinDelta,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     pub(super) smoothing: f64,
     pub(super) warm_up: u64,
-    #[serde(with = "number::optional")]
+    #[serde(with = "json_float::optional")]
     pub(super) baseline: Option<f64>,
 }
 
@@ -116,8 +116,8 @@ mod measure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) enum MinDelta {
-    Absolute(#[serde(with = "number")] f64),
-    Relative(#[serde(with = "number")] f64),
+    Absolute(#[serde(with = "json_float")] f64),
+    Relative(#[serde(with = "json_float")] f64),
 }
 
 impl Patience {
@@ -348,16 +348,16 @@ impl Waiting {
 struct Scored {
     kept: Kept,
     /// Smoothed, and turned so that higher is better.
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     score: f64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct MovingAverage {
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     sum: f64,
     /// What `sum` would be if every value were 1: less than 1 while the average still leans on its start at 0.
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     weight: f64,
 }
 

@@ -99,7 +99,7 @@ impl Plateau {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if an argument is out of range, or an evaluation lacks the score.
+    /// [`Error::Setting`] if an argument is out of range; [`Error::History`] if an evaluation lacks the score.
     pub fn rate_factor(&self, history: &[Observation]) -> Result<f64> {
         self.check()?;
         Ok(self.after(history)?.factor)
@@ -111,7 +111,7 @@ impl Plateau {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse = |what: &str, expected, found| Err(Error::argument(format!("plateau, {what}"), expected, found));
+        let refuse = |what: &str, expected, found| Err(Error::setting(format!("plateau, {what}"), expected, found));
         let (what, delta, is_in_range) = match self.min_delta {
             MinDelta::Absolute(delta) => ("min_delta", delta, delta.is_finite()),
             MinDelta::Relative(part) => ("min_relative_delta", part, part < 1.0),
@@ -139,7 +139,7 @@ impl Plateau {
         let Some(score) = metric.of(seen) else {
             let known = seen.scores.keys().cloned().collect::<Vec<_>>().join(", ");
             let what = format!("score of the plateau at iteration {}", seen.iteration);
-            return Err(Error::argument(what, metric.name(), format!("only {known}")));
+            return Err(Error::history(what, metric.name(), format!("only {known}")));
         };
         let mut after = before;
         if self.is_better(&metric, score, before.best) {

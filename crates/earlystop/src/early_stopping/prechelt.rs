@@ -8,9 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::{TRAIN_LOSS, VALIDATION_LOSS};
-use super::number;
-use super::state::{Evaluation, Kept};
+use super::evaluation::{Evaluation, Kept};
+use super::json_float;
+use super::score::{TRAIN_LOSS, VALIDATION_LOSS};
 
 /// The evaluation with the lowest validation loss so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub(super) struct Lowest(Option<Loss>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Loss {
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     loss: f64,
     kept: Kept,
 }
@@ -44,7 +44,7 @@ impl Lowest {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Exceeded {
     pub(super) iteration: u64,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     value: f64,
 }
 
@@ -87,9 +87,9 @@ pub(super) struct Quotient {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct TrainLosses {
     count: usize,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     sum: f64,
-    #[serde(with = "number::optional")]
+    #[serde(with = "json_float::optional")]
     lowest: Option<f64>,
 }
 
@@ -138,7 +138,7 @@ pub(super) struct Rises {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct StripEnd {
     iteration: u64,
-    #[serde(with = "number")]
+    #[serde(with = "json_float")]
     loss: f64,
 }
 

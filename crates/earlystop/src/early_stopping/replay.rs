@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::evaluation::Kept;
 use super::judge::Judge;
-use super::state::Kept;
 use super::{Metric, Observation, Rule, StopKind, StopReason};
 use crate::error::Error;
 

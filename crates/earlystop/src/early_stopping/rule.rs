@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
 use super::own::Own;
 use super::patience::Unit;
 use super::report::exact_clock;
-use super::{Metric, Observation, OwnRule, Patience, StopKind, number, parse};
+use super::score::{TRAIN_LOSS, VALIDATION_LOSS, in_words};
+use super::words::quoted;
+use super::{Metric, Observation, OwnRule, Patience, StopKind, json_float};
 
 /// What is missing where a patience is in epochs, and what to do.
 const LACKS_EPOCHS: &str = "the number of completed epochs: set Observation::epochs, which histories of earlier versions do not \
@@ -58,19 +59,19 @@ pub enum Rule {
         /// The number of iterations.
         patience: u64,
         /// The probability below which an improvement is significant, above 0.0 and below 1.0.
-        #[serde(with = "number")]
+        #[serde(with = "json_float")]
         significance: f64,
     },
     /// See [`Rule::generalization_loss`].
     GeneralizationLoss {
         /// In percent of the lowest validation loss, at least 0.0.
-        #[serde(with = "number")]
+        #[serde(with = "json_float")]
         alpha: f64,
     },
     /// See [`Rule::progress_quotient`].
     ProgressQuotient {
         /// In percent of generalization loss per per mille of training progress, at least 0.0.
-        #[serde(with = "number")]
+        #[serde(with = "json_float")]
         alpha: f64,
         /// In evaluations, at least 2.
         strip: usize,
@@ -87,9 +88,9 @@ pub enum Rule {
     /// See [`Rule::time`].
     Time(Duration),
     /// See [`Rule::target`].
-    Target(#[serde(with = "number")] f64),
+    Target(#[serde(with = "json_float")] f64),
     /// See [`Rule::divergence`].
-    Divergence(#[serde(with = "number")] f64),
+    Divergence(#[serde(with = "json_float")] f64),
     /// See [`Rule::any_of`].
     AnyOf(Vec<Rule>),
     /// See [`Rule::all_of`].
@@ -362,11 +363,11 @@ impl fmt::Display for Rule {
             Self::AnyOf(rules) if rules.is_empty() => write!(f, "never"),
             Self::AnyOf(rules) => combine(f, rules, "any_of", "or"),
             Self::AllOf(rules) => combine(f, rules, "all_of", "and"),
-            Self::Own(own) if f.alternate() => write!(f, "own({})", parse::quoted(own.name())),
+            Self::Own(own) if f.alternate() => write!(f, "own({})", quoted(own.name())),
             Self::Own(own) => write!(f, "{}", own.name()),
-            Self::Named { name, rule } if f.alternate() => write!(f, "named({}, {rule:#})", parse::quoted(name)),
+            Self::Named { name, rule } if f.alternate() => write!(f, "named({}, {rule:#})", quoted(name)),
             // A name must not be taken for another rule.
-            Self::Named { name, .. } if name.parse::<Self>().is_ok() => write!(f, "{}", parse::quoted(name)),
+            Self::Named { name, .. } if name.parse::<Self>().is_ok() => write!(f, "{}", quoted(name)),
             Self::Named { name, .. } => write!(f, "{name}"),
             Self::On { metric, rule } => {
                 write_part(f, rule)?;

@@ -3,37 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::budgets::{Fall, Reached, Spent};
+use super::evaluation::{Evaluation, Kept};
 use super::noise::Reference;
 use super::own::OwnState;
 use super::patience::Waiting;
 use super::prechelt::{Overshoot, Quotient, Rises};
-use super::{Best, Metric, Observation, Rule, StopReason, budgets, noise};
+use super::{Metric, Rule, StopReason, budgets, noise};
 use crate::error::Result;
-
-/// An evaluation that a rule may keep.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// Its position in the history.
-    pub(super) index: usize,
-    pub(super) best: Best,
-}
-
-impl Kept {
-    pub(super) fn new(index: usize, &Observation { iteration, elapsed, .. }: &Observation, score: f64) -> Self {
-        Self { index, best: Best { iteration, score, elapsed } }
-    }
-}
-
-/// An evaluation as a rule sees it: all values are finite, and none that the rule needs is missing.
-pub(super) struct Evaluation<'a> {
-    pub(super) observation: &'a Observation,
-    /// The score that the rule monitors.
-    pub(super) metric: &'a Metric,
-    /// This evaluation, should the rule keep it.
-    pub(super) kept: Kept,
-    /// The evaluation with the best score so far, this one included.
-    pub(super) highest: Kept,
-}
 
 /// The state of a [`Rule`], variant by variant. A rule with a name or a metric has the state of the rule in it.
 ///

@@ -1,7 +1,7 @@
 //! From the output's gradient to those of weights, biases and images.
 
 use super::lanes::{Lanes, Processor};
-use super::scratch::{Aligned, Padded};
+use super::packed::{Aligned, Padded};
 use super::team::share;
 use super::{ConvPool, Gradients, RECTIFIED};
 

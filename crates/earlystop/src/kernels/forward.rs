@@ -4,44 +4,13 @@ use std::borrow::Cow;
 
 use super::ConvPool;
 use super::lanes::{Lanes, Processor};
-use super::scratch::{Blocks, Padded};
+use super::packed::{Blocks, Padded};
+use super::part::{MOST, Output, Part, Weights};
 use super::team::share;
 use super::winograd;
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
-/// The largest number of lanes.
-pub(super) const MOST: usize = 16;
-
-/// Some of a batch's images, and where to put what comes out.
-pub(super) struct Part<'a> {
-    pub(super) images: &'a [f32],
-    pub(super) output: Output<'a>,
-}
-
-/// Where maxima go, and, where they are asked for, the winners.
-pub(super) struct Output<'a> {
-    values: &'a mut [f32],
-    winners: Option<&'a mut [u8]>,
-}
-
-impl Output<'_> {
-    /// Returns what lies behind the first `begin` values.
-    pub(super) fn from(&mut self, begin: usize) -> Output<'_> {
-        let winners = self.winners.as_deref_mut().map(|winners| &mut winners[begin..]);
-        Output { values: &mut self.values[begin..], winners }
-    }
-
-    /// Writes some channels of one pixel.
-    #[inline(always)]
-    pub(super) fn put(&mut self, begin: usize, largest: &[f32], winner: &[u8]) {
-        self.values[begin..][..largest.len()].copy_from_slice(largest);
-        if let Some(winners) = &mut self.winners {
-            winners[begin..][..winner.len()].copy_from_slice(winner);
-        }
-    }
-}
-
 impl ConvPool {
     /// Computes the output for a batch, and, where `winners` are asked for, what [`ConvPool::backward`] needs of it.
     ///
@@ -109,24 +78,6 @@ impl ConvPool {
             Part { images, output: Output { values, winners } }
         };
         share(&mut images.map(part).collect::<Vec<_>>(), threads, work);
-    }
-}
-
-/// All channels' weights: as many as there are in wide blocks, and what is left in one narrow block, if it fits there.
-pub(super) struct Weights<F> {
-    pub(super) wide: Blocks<F>,
-    pub(super) narrow: Blocks<F>,
-    /// How many channels the wide blocks have.
-    pub(super) split: usize,
-}
-
-impl<F: Copy + Default> Weights<F> {
-    /// Arranges weights of `channels` output channels, each with the same number of them.
-    fn new<Wide: Lanes<Factor = F>, Narrow: Lanes<Factor = F>>(weight: &[f32], channels: usize) -> Self {
-        let (taps, rest) = (weight.len() / channels, channels % Wide::COUNT);
-        let split = if rest <= Narrow::COUNT { channels - rest } else { channels };
-        let (wide, narrow) = weight.split_at(split * taps);
-        Self { wide: Blocks::new::<Wide>(wide, taps), narrow: Blocks::new::<Narrow>(narrow, taps), split }
     }
 }
 

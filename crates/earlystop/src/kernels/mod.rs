@@ -11,7 +11,8 @@
 mod backward;
 mod forward;
 mod lanes;
-mod scratch;
+mod packed;
+mod part;
 mod team;
 mod winograd;
 

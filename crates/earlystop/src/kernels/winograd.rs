@@ -6,9 +6,9 @@
 //! the values round a little more than the products they replace: results differ by some millionths of the largest.
 
 use super::ConvPool;
-use super::forward::{MOST, Output, Part, Weights};
 use super::lanes::Lanes;
-use super::scratch::{Aligned, Blocks, Padded};
+use super::packed::{Aligned, Blocks, Padded};
+use super::part::{MOST, Output, Part, Weights};
 
 /// Where the polynomials are evaluated: the first of these, and infinity, as many together as a tile's row has values. Of small
 /// numbers, these lose the least in rounding.

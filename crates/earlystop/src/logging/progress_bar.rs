@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use crate::early_stopping::StopReason;
-use crate::early_stopping::metric::digits;
+use crate::early_stopping::score::digits;
 use crate::error::Result;
 use crate::trainer::{Callback, Event, Model, Progress};
 
@@ -31,7 +31,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
-/// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+/// # let examples = |n| earlystop::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// # let network = earlystop::Network::builder([4, 4, 1]).flatten().softmax_classifier(10).build(tch::Device::Cpu)?;
 /// # let optimizer = earlystop::Optimizer::adam(&network, 1e-2)?;

@@ -220,7 +220,7 @@ impl<F: Format> Rows<F> {
     }
 
     fn refuse(&self, place: &str, expected: &str, found: String) -> Error {
-        Error::argument(format!("{}{place}", self.path.display()), expected, found)
+        Error::data(format!("{}{place}", self.path.display()), expected, found)
     }
 }
 
@@ -250,7 +250,7 @@ fn check_names(scores: &BTreeMap<String, f64>) -> Result<()> {
         None => Ok(()),
         Some(name) => {
             let expected = format!("one line that is none of {}, which the log uses", COLUMNS.join(", "));
-            Err(Error::argument("name of a score", expected, format!("{name:?}")))
+            Err(Error::data("name of a score", expected, format!("{name:?}")))
         }
     }
 }

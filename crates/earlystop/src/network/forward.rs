@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 use rand::Rng;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::chain::Block;
+use super::block::Block;
 use super::layers::Activation;
 use super::plan::{Op, Pads};
 use super::variables::in_memory_order;
@@ -55,14 +55,14 @@ impl Network {
     /// If the shape of images or labels does not fit the network, if their numbers differ, or if there is no image.
     pub fn training_loss(&self, images: &Tensor, labels: &Tensor, iteration: u64) -> Result<Loss> {
         if images.size().first() == Some(&0) {
-            return Err(Error::argument("images", "at least one image to compute a mean loss of", "none"));
+            return Err(Error::data("images", "at least one image to compute a mean loss of", "none"));
         }
         let mut blocks = Vec::new();
         let training = Some(Training { iteration, blocks: &mut blocks });
         let logits = self.run(images, self.description.precision, training, |_, _| {})?;
         if labels.size() != logits.size() {
             let expected = format!("one-hot labels of shape {:?}", logits.size());
-            return Err(Error::argument("labels", expected, format!("{:?}", labels.size())));
+            return Err(Error::data("labels", expected, format!("{:?}", labels.size())));
         }
         let labels = labels.to_device(self.device);
         let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
@@ -181,7 +181,7 @@ impl Network {
                 "[batch, {height}, {width}, {channels}] or [batch, {}] (height, width, channels)",
                 height * width * channels
             );
-            return Err(Error::argument("images", expected, format!("{size:?}")));
+            return Err(Error::data("images", expected, format!("{size:?}")));
         }
         let images = images.f_to_device(self.device).and_then(|images| images.f_to_kind(Kind::Float));
         let images = images.and_then(|images| images.f_reshape([size[0], height, width, channels]));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::chain::{Block, Chain};
+use super::block::{Block, Chain};
 use crate::error::{Error, Result};
 
 /// A loss to minimize: one number, from which [`Optimizer::minimize`](crate::Optimizer::minimize) computes gradients.
@@ -90,7 +90,7 @@ impl Loss {
     pub(super) fn parts(&self) -> Result<(&Tensor, &[Chain])> {
         match &self.value {
             Ok(value) => Ok((value, &self.chains)),
-            Err(Refusal { expected, found }) => Err(Error::argument("loss", expected, found)),
+            Err(Refusal { expected, found }) => Err(Error::loss(expected, found)),
         }
     }
 

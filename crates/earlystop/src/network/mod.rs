@@ -2,9 +2,11 @@
 //!
 //! Stands in for `prettytensor.wrap(x_image).conv2d(…).…softmax_classifier(…)`.
 
+mod block;
 mod builder;
-mod chain;
+mod evaluation;
 mod forward;
+mod gradients;
 mod layers;
 mod loss;
 #[cfg(test)]
@@ -19,13 +21,15 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 pub use builder::NetworkBuilder;
+pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool, Padding};
 pub use loss::Loss;
 pub use plan::Shape;
 pub use precision::Precision;
 pub use variables::Variables;
 
-pub(crate) use chain::Leaf;
+pub(crate) use evaluation::Tally;
+pub(crate) use gradients::Leaf;
 
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};
@@ -172,7 +176,7 @@ impl Network {
         let found = format!("{} with weights {:?}", layer.kind(), weights.shape());
         let weights = weights
             .into_dimensionality::<Ix4>()
-            .map_err(|_| Error::argument(layer_name, "a convolutional layer", found))?;
+            .map_err(|_| Error::model(layer_name, "a convolutional layer", found))?;
         Ok(weights.permuted_axes([2, 3, 1, 0]).as_standard_layout().into_owned())
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
     let [height, width, channels] = input;
     let mut shape = Shape::Image { height, width, channels };
     if input.contains(&0) || size_of(&input).is_none() {
-        return Err(Error::argument("input", "an image of at least one pixel and one channel", format!("{shape}")));
+        return Err(Error::model("input", "an image of at least one pixel and one channel", format!("{shape}")));
     }
     let mut plan = Plan { ops: Vec::new(), variables: Vec::new(), outputs: Vec::new() };
     for (index, layer) in layers.iter().enumerate() {
@@ -101,7 +101,7 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
             check_name(name, &label, &layers[..index])?;
         }
         if index > 0 && matches!(layers[index - 1], Layer::SoftmaxClassifier { .. }) {
-            return Err(Error::argument(&label, "no layer after the softmax classifier", layer.kind()));
+            return Err(Error::model(&label, "no layer after the softmax classifier", layer.kind()));
         }
         shape = plan.add(index, layer, &label, shape, default_activation)?;
         plan.outputs.push(shape);
@@ -109,13 +109,9 @@ pub(super) fn plan(input: [usize; 3], layers: &[Layer], default_activation: Acti
     match layers.last() {
         Some(Layer::SoftmaxClassifier { .. }) => {}
         Some(layer) => {
-            return Err(Error::argument(
-                label(layers.len() - 1, layer),
-                "softmax_classifier as last layer",
-                layer.kind(),
-            ));
+            return Err(Error::model(label(layers.len() - 1, layer), "softmax_classifier as last layer", layer.kind()));
         }
-        None => return Err(Error::argument("input", "softmax_classifier as last layer", "no layer at all")),
+        None => return Err(Error::model("input", "softmax_classifier as last layer", "no layer at all")),
     }
     plan.pool_before_relu();
     Ok(plan)
@@ -138,7 +134,7 @@ impl Plan {
             }
             Layer::SoftmaxClassifier { num_classes } => {
                 if *num_classes < 2 {
-                    return Err(Error::argument(label, "at least two classes", num_classes));
+                    return Err(Error::model(label, "at least two classes", num_classes));
                 }
                 let dense = FullyConnected::new(*num_classes, label);
                 self.add_dense(index, &dense, label, input, Activation::Linear)
@@ -146,7 +142,7 @@ impl Plan {
             Layer::Dropout(dropout) => {
                 // Masks are `f32`: a rate that rounds to 1 there leaves nothing.
                 if !(0.0..1.0).contains(&(dropout.rate as f32)) {
-                    return Err(Error::argument(label, "a dropout rate from 0.0 to below 1.0", dropout.rate));
+                    return Err(Error::model(label, "a dropout rate from 0.0 to below 1.0", dropout.rate));
                 }
                 self.ops.push((index, Op::Dropout { rate: dropout.rate }));
                 Ok(input)
@@ -195,14 +191,10 @@ impl Plan {
         activation: Activation,
     ) -> Result<Shape> {
         let Shape::Features { size, flattened } = input else {
-            return Err(Error::argument(
-                label,
-                "a row of features: put flatten() before it",
-                format!("an image {input}"),
-            ));
+            return Err(Error::model(label, "a row of features: put flatten() before it", format!("an image {input}")));
         };
         if dense.size == 0 {
-            return Err(Error::argument(label, "at least one output", 0));
+            return Err(Error::model(label, "at least one output", 0));
         }
         let shape = [dense.size, size];
         // Behind a flattened image the weight is laid out as the image is, so that flattening need not move a value.
@@ -227,7 +219,7 @@ impl Plan {
         activation: Activation,
     ) -> Result<usize> {
         if size_of(shape).is_none() {
-            return Err(Error::argument(label, format!("a weight of at most {LARGEST} values"), format!("{shape:?}")));
+            return Err(Error::model(label, format!("a weight of at most {LARGEST} values"), format!("{shape:?}")));
         }
         let initializer = match activation {
             Activation::Relu => Initializer::HeNormal { fan_in },
@@ -320,10 +312,10 @@ impl Window {
     fn slide_over(&self, height: usize, width: usize, label: &str) -> Result<(usize, usize, Pads)> {
         if self.kernel == 0 || self.stride == 0 {
             let found = format!("kernel {} and stride {}", self.kernel, self.stride);
-            return Err(Error::argument(label, "a kernel and a stride of at least 1 pixel", found));
+            return Err(Error::model(label, "a kernel and a stride of at least 1 pixel", found));
         }
         if self.kernel > LARGEST || self.stride > LARGEST {
-            return Err(Error::argument(
+            return Err(Error::model(
                 label,
                 "a kernel and a stride that fit an image",
                 format!("kernel {}", self.kernel),
@@ -344,7 +336,7 @@ impl Window {
             Padding::Valid if self.kernel <= size => Ok(((size - self.kernel) / self.stride + 1, [0, 0])),
             Padding::Valid => {
                 let expected = format!("an image of at least {0} x {0} pixels for valid padding", self.kernel);
-                Err(Error::argument(label, expected, format!("{size} pixels")))
+                Err(Error::model(label, expected, format!("{size} pixels")))
             }
         }
     }
@@ -353,7 +345,7 @@ impl Window {
 fn image(height: usize, width: usize, channels: usize, label: &str) -> Result<Shape> {
     match size_of(&[height, width, channels]) {
         Some(_) if channels > 0 => Ok(Shape::Image { height, width, channels }),
-        _ => Err(Error::argument(
+        _ => Err(Error::model(
             label,
             format!("1 to {LARGEST} values as output"),
             format!("{:?}", [height, width, channels]),
@@ -372,16 +364,16 @@ fn label(index: usize, layer: &Layer) -> String {
 
 fn check_name(name: &str, label: &str, before: &[Layer]) -> Result<()> {
     if name.is_empty() || name.contains(['/', '.']) || name.contains(char::is_whitespace) {
-        return Err(Error::argument(label, "a name without dots, slashes and spaces", format!("{name:?}")));
+        return Err(Error::model(label, "a name without dots, slashes and spaces", format!("{name:?}")));
     }
     if before.iter().any(|other| other.name() == Some(name)) {
-        return Err(Error::argument(label, "a name of its own for each layer", format!("a second {name:?}")));
+        return Err(Error::model(label, "a name of its own for each layer", format!("a second {name:?}")));
     }
     Ok(())
 }
 
 fn expects_image(label: &str, found: Shape) -> Error {
-    Error::argument(label, "an image [height, width, channels] as input", format!("features {found}"))
+    Error::model(label, "an image [height, width, channels] as input", format!("features {found}"))
 }
 
 #[cfg(test)]

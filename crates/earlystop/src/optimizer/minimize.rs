@@ -40,7 +40,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the loss is not a single number or does not depend on the model's trained variables; if the model is
+    /// [`Error::Loss`] if the loss is not a single number or does not depend on the model's trained variables; if the model is
     /// not the one that the optimizer was made for; [`Error::Torch`] if variables or inputs were modified after the loss was
     /// computed, as `minimize` itself does: compute the loss again for the next step. Then nothing was changed.
     pub fn minimize(&mut self, loss: &Loss, model: &mut impl Trainable) -> Result<()> {
@@ -54,10 +54,10 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// As [`minimize`](Self::minimize); and [`Error::Argument`] if the factor is negative or not finite.
+    /// As [`minimize`](Self::minimize); and [`Error::Setting`] if the factor is negative or not finite.
     pub fn minimize_scaled(&mut self, loss: &Loss, model: &mut impl Trainable, rate_factor: f64) -> Result<()> {
         if !(rate_factor >= 0.0 && rate_factor.is_finite()) {
-            return Err(Error::argument("factor of the learning rate", "0 or a positive number", rate_factor));
+            return Err(Error::setting("factor of the learning rate", "0 or a positive number", rate_factor));
         }
         self.check(model)?;
         let gradients = self.gradients(loss)?;
@@ -72,7 +72,7 @@ impl Optimizer {
         if is_made_for_it {
             return Ok(());
         }
-        Err(Error::argument("model", "the one that the optimizer was made for", "one with other variables"))
+        Err(Error::model("model", "the one that the optimizer was made for", "one with other variables"))
     }
 
     /// Checks that there is something to train.
@@ -80,7 +80,7 @@ impl Optimizer {
         if self.parameters.iter().any(is_trained) {
             return Ok(());
         }
-        Err(Error::argument("network", "at least one layer to train", "that all are frozen"))
+        Err(Error::model("network", "at least one layer to train", "that all are frozen"))
     }
 
     /// Updates the variables, with the learning rate multiplied by a factor. Nothing else may use them meanwhile.

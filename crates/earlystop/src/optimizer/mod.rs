@@ -1,6 +1,5 @@
-//! Optimizers, learning-rate schedules, and the order of the training batches.
+//! Optimizers and learning-rate schedules.
 
-mod batches;
 mod method;
 mod minimize;
 mod parameter;
@@ -11,7 +10,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-pub use batches::{Batches, Order};
 pub use parameter::Trainable;
 pub use schedule::Schedule;
 
@@ -117,7 +115,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the learning rate is not a positive number within the range of `f32`, or a variable cannot be
+    /// [`Error::Setting`] if the learning rate is not a positive number within the range of `f32`, or a variable cannot be
     /// trained; [`Error::Torch`] if libtorch runs out of memory.
     pub fn adam(model: &impl Trainable, learning_rate: impl Into<Schedule>) -> Result<Self> {
         Self::new(model, ADAM, learning_rate.into())
@@ -156,11 +154,11 @@ impl Optimizer {
         let rounded = schedule.rate() as f32;
         if !(rounded > 0.0 && rounded.is_finite()) {
             let expected = "a positive number within the range of f32";
-            return Err(Error::argument("learning rate", expected, schedule.rate()));
+            return Err(Error::setting("learning rate", expected, schedule.rate()));
         }
         let parameters = model.variables_to_train().into_iter().map(Parameter::new).collect::<Result<Vec<_>>>()?;
         if parameters.is_empty() {
-            return Err(Error::argument("model", "at least one variable to train", "none"));
+            return Err(Error::model("model", "at least one variable to train", "none"));
         }
         let optimizer = Self {
             method,
@@ -195,7 +193,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if it is out of range or the method has no momentum.
+    /// [`Error::Setting`] if it is out of range or the method has no momentum.
     pub fn momentum(self, momentum: f64) -> Result<Self> {
         let momentum = part("momentum", momentum)?;
         let method = match self.method {
@@ -210,7 +208,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the method is not `sgd`, or its [`momentum`](Self::momentum) was not set before.
+    /// [`Error::Setting`] if the method is not `sgd`, or its [`momentum`](Self::momentum) was not set before.
     pub fn nesterov(self) -> Result<Self> {
         match self.method {
             Method::Sgd { momentum, .. } if momentum > 0.0 => {
@@ -225,7 +223,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if one is out of range or the method is another.
+    /// [`Error::Setting`] if one is out of range or the method is another.
     pub fn betas(self, beta1: f64, beta2: f64) -> Result<Self> {
         let betas = [part("beta1", beta1)?, part("beta2", beta2)?];
         let method = match self.method {
@@ -240,7 +238,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if it is not a positive number within the range of `f32`, or the method is [`sgd`](Self::sgd).
+    /// [`Error::Setting`] if it is not a positive number within the range of `f32`, or the method is [`sgd`](Self::sgd).
     pub fn epsilon(self, epsilon: f64) -> Result<Self> {
         let epsilon = positive("epsilon", epsilon)?;
         let method = match self.method {
@@ -259,10 +257,10 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if it is negative or not finite.
+    /// [`Error::Setting`] if it is negative or not finite.
     pub fn weight_decay(self, weight_decay: f64) -> Result<Self> {
         if !(weight_decay >= 0.0 && (weight_decay as f32).is_finite()) {
-            return Err(Error::argument("weight decay", "0 or a positive number", weight_decay));
+            return Err(Error::setting("weight decay", "0 or a positive number", weight_decay));
         }
         Ok(Self { weight_decay, ..self })
     }
@@ -279,12 +277,12 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the factor is not a positive number, or there is no such variable.
+    /// [`Error::Setting`] if the factor is not a positive number, or there is no such variable.
     pub fn scale_learning_rate(mut self, factor: f64, is_scaled: impl Fn(&str) -> bool) -> Result<Self> {
         let factor = positive("factor of the learning rate", factor)?;
         let mut scaled = self.parameters.iter_mut().filter(|parameter| is_scaled(&parameter.name)).peekable();
         if scaled.peek().is_none() {
-            return Err(Error::argument("scale_learning_rate", "the name of a variable at least", "none that matches"));
+            return Err(Error::setting("scale_learning_rate", "the name of a variable at least", "none that matches"));
         }
         scaled.for_each(|parameter| parameter.rate_factor *= factor);
         Ok(self)
@@ -294,7 +292,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the limit is not a positive number.
+    /// [`Error::Setting`] if the limit is not a positive number.
     pub fn clip_norm(self, norm: f64) -> Result<Self> {
         Ok(Self { clip_norm: Some(positive("clip_norm", norm)?), ..self })
     }
@@ -303,7 +301,7 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the limit is not a positive number.
+    /// [`Error::Setting`] if the limit is not a positive number.
     pub fn clip_value(self, value: f64) -> Result<Self> {
         Ok(Self { clip_value: Some(positive("clip_value", value)?), ..self })
     }
@@ -341,7 +339,7 @@ impl Optimizer {
     }
 
     fn refuse(&self, setting: &str, methods: &str) -> Error {
-        Error::argument(setting, format!("the method {methods}"), self.method.name())
+        Error::setting(setting, format!("the method {methods}"), self.method.name())
     }
 }
 
@@ -354,10 +352,10 @@ impl Savable for Optimizer {
 
 fn part(what: &str, value: f64) -> Result<f64> {
     let is_valid = (0.0..1.0).contains(&value) && (value as f32) < 1.0;
-    if is_valid { Ok(value) } else { Err(Error::argument(what, "at least 0 and below 1", value)) }
+    if is_valid { Ok(value) } else { Err(Error::setting(what, "at least 0 and below 1", value)) }
 }
 
 fn positive(what: &str, value: f64) -> Result<f64> {
     let is_valid = value as f32 > 0.0 && (value as f32).is_finite();
-    if is_valid { Ok(value) } else { Err(Error::argument(what, "a positive number within the range of f32", value)) }
+    if is_valid { Ok(value) } else { Err(Error::setting(what, "a positive number within the range of f32", value)) }
 }

@@ -65,8 +65,7 @@ impl Parameter {
     pub(super) fn new(named: NamedTensor) -> Result<Self> {
         let tensor = named.tensor()?;
         let NamedTensor { name, shape, .. } = named;
-        let refuse =
-            |expected: &str, found: String| Err(Error::argument(format!("variable {name:?}"), expected, found));
+        let refuse = |expected: &str, found: String| Err(Error::model(format!("variable {name:?}"), expected, found));
         if !matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) {
             return refuse("floating-point values", format!("{:?}", tensor.kind()));
         }
@@ -93,7 +92,7 @@ impl Parameter {
             return Ok(());
         }
         let expected = "the memory and device that it had when the optimizer was made";
-        Err(Error::argument(format!("variable {:?}", self.name), expected, "another one: make a new optimizer"))
+        Err(Error::model(format!("variable {:?}", self.name), expected, "another one: make a new optimizer"))
     }
 
     /// Says whether our own code can update the values.

@@ -86,7 +86,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if `every` is 0 or the factor is not a positive number.
+    /// [`Error::Setting`] if `every` is 0 or the factor is not a positive number.
     pub fn step(rate: f64, every: u64, factor: f64) -> Result<Self> {
         check_iterations("schedule step, every", every)?;
         check_factor("schedule step, factor", factor)?;
@@ -97,7 +97,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the factor is not a positive number.
+    /// [`Error::Setting`] if the factor is not a positive number.
     pub fn exponential(rate: f64, factor: f64) -> Result<Self> {
         check_factor("schedule exponential, factor", factor)?;
         Ok(Shape::Exponential { rate, factor }.into())
@@ -108,7 +108,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if there is no iteration.
+    /// [`Error::Setting`] if there is no iteration.
     pub fn cosine(rate: f64, iterations: u64) -> Result<Self> {
         check_iterations("schedule cosine, iterations", iterations)?;
         Ok(Shape::Cosine { rate, iterations }.into())
@@ -119,10 +119,10 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if there are fewer than 10 iterations.
+    /// [`Error::Setting`] if there are fewer than 10 iterations.
     pub fn one_cycle(max: f64, iterations: u64) -> Result<Self> {
         if iterations < 10 {
-            return Err(Error::argument("schedule one_cycle, iterations", "at least 10", iterations));
+            return Err(Error::setting("schedule one_cycle, iterations", "at least 10", iterations));
         }
         Ok(Shape::OneCycle { max, iterations }.into())
     }
@@ -180,12 +180,12 @@ fn along_cosine(from: f64, to: f64, part: f64) -> f64 {
 }
 
 fn check_iterations(what: &str, iterations: u64) -> Result<()> {
-    if iterations == 0 { Err(Error::argument(what, "at least 1 iteration", 0)) } else { Ok(()) }
+    if iterations == 0 { Err(Error::setting(what, "at least 1 iteration", 0)) } else { Ok(()) }
 }
 
 fn check_factor(what: &str, factor: f64) -> Result<()> {
     let is_valid = factor > 0.0 && factor.is_finite();
-    if is_valid { Ok(()) } else { Err(Error::argument(what, "a positive number", factor)) }
+    if is_valid { Ok(()) } else { Err(Error::setting(what, "a positive number", factor)) }
 }
 
 impl From<Shape> for Schedule {
@@ -282,7 +282,7 @@ mod tests {
             Schedule::one_cycle(0.1, 9),
         ];
         for schedule in refused {
-            assert!(matches!(schedule, Err(Error::Argument { .. })), "{schedule:?}");
+            assert!(matches!(schedule, Err(Error::Setting { .. })), "{schedule:?}");
         }
     }
 }

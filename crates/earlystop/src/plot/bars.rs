@@ -95,11 +95,11 @@ pub fn bar_panels(titles: &[&str], rows: &[BarRow]) -> Result<Figure> {
 fn check(row: &BarRow, panels: usize) -> Result<()> {
     let name = || format!("bars of {:?}", row.label);
     if row.bars.len() != panels {
-        return Err(Error::argument(name(), format!("{panels}, one for each panel"), row.bars.len()));
+        return Err(Error::data(name(), format!("{panels}, one for each panel"), row.bars.len()));
     }
     let lengths = row.bars.iter().flat_map(|bar| [bar.value, bar.spread[0], bar.spread[1]]);
     match lengths.into_iter().find(|length| !(length.is_finite() && *length >= 0.0)) {
-        Some(length) => Err(Error::argument(name(), "lengths of 0 or more", length)),
+        Some(length) => Err(Error::data(name(), "lengths of 0 or more", length)),
         None => Ok(()),
     }
 }

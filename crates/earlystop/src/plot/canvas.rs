@@ -1,8 +1,8 @@
 //! What figures are drawn on: shapes and text in CSS pixels, smooth edges, pixels in the end.
 
 use super::colormap::Color;
-use super::figure::{Figure, PIXEL_RATIO};
-use super::text;
+use super::encode::PIXEL_RATIO;
+use super::{Figure, text};
 use ndarray::ArrayView2;
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};

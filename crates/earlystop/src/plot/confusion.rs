@@ -28,7 +28,7 @@ const MOST_WITH_NUMBERS: usize = 20;
 pub fn confusion_matrix(matrix: &ConfusionMatrix) -> Result<Figure> {
     let num_classes = matrix.num_classes();
     if num_classes == 0 {
-        return Err(Error::argument("confusion matrix", "some classes", "none"));
+        return Err(Error::data("confusion matrix", "some classes", "none"));
     }
     let counts = matrix.counts();
     let most = counts.iter().copied().max().unwrap_or(0).max(1);

@@ -5,7 +5,7 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, SHADE};
 use super::ticks::{Ticks, number};
 use super::{Figure, text};
-use crate::early_stopping::metric::{TRAIN_LOSS, VALIDATION_LOSS};
+use crate::early_stopping::score::{TRAIN_LOSS, VALIDATION_LOSS};
 use crate::early_stopping::{Metric, Observation};
 use crate::{Error, Result};
 
@@ -220,7 +220,7 @@ impl Curves {
         for Curve { name, values, .. } in &self.curves {
             if values.len() != self.iterations.len() {
                 let expected = format!("{}, one for each iteration", self.iterations.len());
-                return Err(Error::argument(format!("{} of {name:?}", self.plural()), expected, values.len()));
+                return Err(Error::data(format!("{} of {name:?}", self.plural()), expected, values.len()));
             }
         }
         let axes = axes(self)?;
@@ -298,7 +298,7 @@ impl Curves {
 fn axes(curves: &Curves) -> Result<Axes> {
     let values = || curves.curves.iter().flat_map(|curve| &curve.values).copied().filter(|value| value.is_finite());
     if values().next().is_none() {
-        return Err(Error::argument(curves.plural(), "at least one number", "none"));
+        return Err(Error::data(curves.plural(), "at least one number", "none"));
     }
     let marks = curves.marks.iter().map(|(iteration, _)| iteration);
     let iterations = curves.iterations.iter().chain(marks).chain(curves.bands.iter().map(|(_, end, _)| end));

@@ -1,11 +1,12 @@
 //! PNG encoding, small and with the figure's physical size stated in it.
 
 use super::colormap::Color;
-use super::figure::PIXEL_RATIO;
 use png::{BitDepth, ColorType, Compression, Encoder, Filter, PixelDimensions, Unit};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+/// Pixels that stand side by side in one CSS pixel: figures are sharp on high-density screens.
+pub(super) const PIXEL_RATIO: u32 = 2;
 const DOTS_PER_INCH: u32 = 96 * PIXEL_RATIO;
 const MOST_COLORS: usize = 256;
 

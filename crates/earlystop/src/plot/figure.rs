@@ -1,15 +1,11 @@
 //! A drawn figure: its pixels, put together with others, saved and shown.
 
-use super::canvas::{Align, Canvas, MARGIN, TITLE_SIZE};
-use super::{colormap, encode, text};
+use super::encode::{self, PIXEL_RATIO};
 use crate::error::io_error;
 use crate::{Error, Result, display};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fmt, fs};
-
-/// Pixels that stand side by side in one CSS pixel: figures are sharp on high-density screens.
-pub(super) const PIXEL_RATIO: u32 = 2;
 
 /// A drawn figure.
 ///
@@ -69,7 +65,7 @@ impl Figure {
         let path = path.as_ref();
         if !self.missing.is_empty() {
             let expected = "text in characters that a font has (earlystop::plot::add_font(path) adds a font)";
-            return Err(Error::argument(path.display().to_string(), expected, self.missing_characters()));
+            return Err(Error::data(path.display().to_string(), expected, self.missing_characters()));
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".part");
@@ -103,22 +99,6 @@ impl Figure {
         self.show();
     }
 
-    /// Puts a title above the figure, which also becomes its alternative text.
-    pub fn titled(&self, title: &str) -> Self {
-        let (width, height) = self.size();
-        let line = 1.8 * TITLE_SIZE;
-        let needed = text::width(title, TITLE_SIZE) + 2.0 * MARGIN;
-        let mut canvas = Canvas::new(needed.max(width.into()), line + f64::from(height));
-        let middle = canvas.width() / 2.0;
-        canvas.text(title, (middle, MARGIN / 2.0 + line / 2.0), Align::Center, TITLE_SIZE, colormap::BLACK);
-        let head = canvas.finish(title);
-        let mut whole = Self::blank(head.width, head.height);
-        whole.paste(&head, 0, 0);
-        whole.paste(self, (head.width - self.width) / 2, head.height - self.height);
-        whole.alt = title.to_owned();
-        whole
-    }
-
     /// Puts figures side by side, their upper edges in line.
     pub fn beside(figures: &[Self]) -> Self {
         let width = figures.iter().map(|figure| figure.width).sum();
@@ -142,6 +122,15 @@ impl Figure {
             whole.paste(figure, 0, y);
             y += figure.height;
         }
+        whole
+    }
+
+    /// Puts a heading above the figure, in its middle; the heading's alternative text is that of both.
+    pub(super) fn below(&self, heading: &Self) -> Self {
+        let mut whole = Self::blank(heading.width, heading.height);
+        whole.paste(heading, 0, 0);
+        whole.paste(self, (heading.width - self.width) / 2, heading.height - self.height);
+        whole.alt.clone_from(&heading.alt);
         whole
     }
 

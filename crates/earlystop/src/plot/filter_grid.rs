@@ -54,13 +54,13 @@ pub fn filter_grid_within(
     let (height, width, channels_in, channels_out) = weights.dim();
     if weights.is_empty() {
         let expected = "[height, width, channels_in, channels_out], none of them 0";
-        return Err(Error::argument("weights", expected, format!("{:?}", weights.shape())));
+        return Err(Error::data("weights", expected, format!("{:?}", weights.shape())));
     }
     if input_channel >= channels_in {
-        return Err(Error::argument("input channel", format!("a number below {channels_in}"), input_channel));
+        return Err(Error::setting("input channel", format!("a number below {channels_in}"), input_channel));
     }
     if !(limit > 0.0 && limit.is_finite()) {
-        return Err(Error::argument("limit of the color scale", "a positive number", limit));
+        return Err(Error::setting("limit of the color scale", "a positive number", limit));
     }
 
     let (columns, rows) = square(channels_out);

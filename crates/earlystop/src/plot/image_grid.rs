@@ -29,13 +29,13 @@ const GAP: f64 = 16.0;
 pub fn image_grid(images: &ArrayBase<impl Data<Elem = u8>, Ix3>, captions: &[String]) -> Result<Figure> {
     let (len, height, width) = images.dim();
     if !captions.is_empty() && captions.len() != len {
-        return Err(Error::argument("captions", format!("{len}, one for each image"), captions.len()));
+        return Err(Error::data("captions", format!("{len}, one for each image"), captions.len()));
     }
     if len == 0 {
         return Ok(no_images());
     }
     if height == 0 || width == 0 {
-        return Err(Error::argument("images", "[n, height, width] with pixels", format!("{:?}", images.shape())));
+        return Err(Error::data("images", "[n, height, width] with pixels", format!("{:?}", images.shape())));
     }
 
     let (columns, rows) = square(len);

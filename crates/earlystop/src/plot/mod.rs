@@ -19,6 +19,7 @@ mod slider;
 mod stopping_rules;
 mod text;
 mod ticks;
+mod title;
 
 pub use bars::{Bar, BarRow, bar_panels};
 pub use confusion::confusion_matrix;

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if there is no figure.
+/// [`Error::Data`] if there is no figure.
 ///
 /// ```
 /// # use earlystop::ndarray::Array4;
@@ -28,7 +28,7 @@ use crate::{Error, Result};
 /// ```
 pub fn show_slider(figures: &[(String, Figure)]) -> Result<()> {
     let Some((_, last)) = figures.last() else {
-        return Err(Error::argument("figures", "at least one", "none"));
+        return Err(Error::data("figures", "at least one", "none"));
     };
     display::show_html(&page(figures), &last.png(), last.size().0, last.alt());
     Ok(())

@@ -5,7 +5,7 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
 use super::colormap::{BLACK, Color, DISTINCT, FAINT, FRAME, WHITE};
 use super::ticks::Ticks;
 use super::{Figure, text};
-use crate::early_stopping::metric::{TEST_ACCURACY, VALIDATION_ACCURACY};
+use crate::early_stopping::score::{TEST_ACCURACY, VALIDATION_ACCURACY};
 use crate::early_stopping::{Comparison, Observation};
 use crate::{Error, Result};
 
@@ -106,7 +106,7 @@ fn axes(history: &[Observation], comparison: &Comparison) -> Result<Axes> {
     let accuracies: Vec<f64> =
         accuracies.filter(|accuracy| accuracy.is_finite()).map(|accuracy| 100.0 * accuracy).collect();
     if accuracies.is_empty() {
-        return Err(Error::argument("validation accuracies", "at least one number", "none"));
+        return Err(Error::data("validation accuracies", "at least one number", "none"));
     }
     let tests =
         history.iter().filter_map(|observation| observation.score(TEST_ACCURACY)).filter(|value| value.is_finite());

@@ -25,7 +25,7 @@ static ADDED: RwLock<Vec<FontArc>> = RwLock::new(Vec::new());
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be read, [`Error::Argument`] if it is not a font.
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is not a font.
 ///
 /// # Examples
 ///
@@ -48,7 +48,7 @@ pub fn add_font(path: impl AsRef<Path>) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if the content is not a font's.
+/// [`Error::Data`] if the content is not a font's.
 ///
 /// # Examples
 ///
@@ -62,7 +62,7 @@ pub fn add_font_bytes(content: impl Into<Vec<u8>>) -> Result<()> {
 
 fn add(content: Vec<u8>, name: String, other: &str) -> Result<()> {
     let font = FontVec::try_from_vec_and_index(content, 0)
-        .map_err(|_| Error::argument(name, "a TrueType or OpenType font", other))?;
+        .map_err(|_| Error::data(name, "a TrueType or OpenType font", other))?;
     ADDED.write().unwrap_or_else(PoisonError::into_inner).push(FontArc::new(font));
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::resume::{is_gone, while_files_go};
 use super::save::Snapshot;
+use super::vanishing::{is_gone, while_files_go};
 use super::{Model, Trainer};
 use crate::checkpoint::{NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
@@ -119,7 +119,10 @@ impl<M: Model> Trainer<M> {
 
     fn try_to_restore_best(&mut self, is_last_try: bool) -> Result<Restored> {
         let Some(best) = self.stopping.best() else {
-            return Err(Error::argument("best evaluation", self.how_to_get_a_best(), "no evaluation so far"));
+            return Err(Error::NoBest {
+                best: None,
+                reason: format!("nothing was evaluated so far: {}", self.how_to_get_a_best()),
+            });
         };
         let mut notes = Vec::new();
         let in_memory = self.best.kept.as_ref().map(|kept| kept.iteration);
@@ -151,8 +154,8 @@ impl<M: Model> Trainer<M> {
 
     fn how_to_get_a_best(&self) -> &'static str {
         match self.commits.store() {
-            Some(_) => "an evaluated network: call resume() to continue the run in the folder, or optimize() to train",
-            None => "an evaluated network: call optimize() first",
+            Some(_) => "call resume() to continue the run in the folder, or optimize() to train",
+            None => "call optimize() first",
         }
     }
 
@@ -162,13 +165,9 @@ impl<M: Model> Trainer<M> {
                 format!("no checkpoint of an improvement in {}", store.folder().display())
             }
             Some(_) => notes.join("; "),
-            None => "neither: set a folder with checkpoints(), or leave keep_best_in_memory() on".to_owned(),
+            None => "they are neither in memory nor in a checkpoint: set a folder with checkpoints(), or leave keep_best_in_memory() on".to_owned(),
         };
-        Error::argument(
-            format!("best evaluation, of iteration {best}"),
-            "its variables in memory or in a checkpoint",
-            found,
-        )
+        Error::NoBest { best: Some(best), reason: found }
     }
 
     /// Keeps a copy of the current state, which is the best.

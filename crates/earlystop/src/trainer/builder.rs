@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::best::Best;
 use super::callback::{Callback, Callbacks};
 use super::commit::{Commits, SaveSettings};
-use super::policy::SavePolicy;
+use super::policy::{FailedSave, SavePolicy};
 use super::state::{Losses, Settings};
 use super::{AnyData, Model, Trainer, VALIDATION};
 use crate::checkpoint::{Keep, Store};
-use crate::data::Data;
+use crate::data::{Batches, Data, Order};
 use crate::early_stopping::{EarlyStopping, Metric, Patience, Plateau, Reductions, Rule};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optimizer::{Batches, Optimizer, Order};
+use crate::optimizer::Optimizer;
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[must_use = "a builder builds nothing before `build`"]
@@ -42,17 +42,6 @@ pub struct TrainerBuilder<M: Model = Network> {
     records_mistakes: bool,
     keeps_best_in_memory: bool,
     callbacks: Vec<Box<dyn Callback<M> + Send>>,
-}
-
-/// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailedSave {
-    /// Train on and try again at the next evaluation, with the event [`Event::SaveFailed`](super::Event::SaveFailed).
-    /// If the last save of a call fails, the call returns the error at its end.
-    #[default]
-    Retry,
-    /// Return the error at once.
-    Stop,
 }
 
 impl<M: Model> TrainerBuilder<M> {
@@ -271,15 +260,15 @@ impl<M: Model> TrainerBuilder<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] if the settings, the sets and the network do not fit together; [`Error::Io`] if the checkpoint
+    /// [`Error::Setting`] and [`Error::Data`] if the settings, the sets and the network do not fit together; [`Error::Io`] if the checkpoint
     /// folder cannot be read.
     pub fn build(self) -> Result<Trainer<M>> {
         if self.evaluate_every == 0 {
-            return Err(Error::argument("evaluate every", "at least 1 iteration", 0));
+            return Err(Error::setting("evaluate every", "at least 1 iteration", 0));
         }
         if !(1..=self.batch_size.max(1)).contains(&self.parts) {
             let expected = format!("1 to the batch size, {}", self.batch_size);
-            return Err(Error::argument("parts of a batch", expected, self.parts));
+            return Err(Error::setting("parts of a batch", expected, self.parts));
         }
         Settings::check_model(&self.model.settings())?;
         let metric = self.model.metric();
@@ -298,7 +287,7 @@ impl<M: Model> TrainerBuilder<M> {
         }
         check_sets(&*self.train, &self.held_out)?;
         if self.checkpoints.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
-            return Err(Error::argument("checkpoints", "the path of a folder", "an empty path"));
+            return Err(Error::setting("checkpoints", "the path of a folder", "an empty path"));
         }
         let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
         let settings = SaveSettings {
@@ -346,14 +335,14 @@ impl<M: Model> fmt::Debug for TrainerBuilder<M> {
 /// Refuses empty sets and names that are given twice.
 fn check_sets<B>(train: &dyn Data<Batch = B>, held_out: &[(String, Box<dyn Data<Batch = B> + Send>)]) -> Result<()> {
     if train.is_empty() {
-        return Err(Error::argument("training set", "at least one example", "none"));
+        return Err(Error::data("training set", "at least one example", "none"));
     }
     for (index, (name, set)) in held_out.iter().enumerate() {
         if set.is_empty() {
-            return Err(Error::argument(format!("{name} set"), "at least one example", "none"));
+            return Err(Error::data(format!("{name} set"), "at least one example", "none"));
         }
         if name == "train" || held_out[..index].iter().any(|(other, _)| other == name) {
-            return Err(Error::argument("name of a held-out set", "one that is not in use", format!("{name:?}")));
+            return Err(Error::setting("name of a held-out set", "one that is not in use", format!("{name:?}")));
         }
     }
     Ok(())
@@ -362,7 +351,7 @@ fn check_sets<B>(train: &dyn Data<Batch = B>, held_out: &[(String, Box<dyn Data<
 /// Refuses a patience that always runs out before the next evaluation.
 fn check_patience(rule: &Rule, evaluate_every: u64) -> Result<()> {
     match rule.shortest_patience() {
-        Some(patience) if patience < evaluate_every => Err(Error::argument(
+        Some(patience) if patience < evaluate_every => Err(Error::setting(
             "patience",
             format!("at least the {evaluate_every} iterations from one evaluation to the next"),
             patience,

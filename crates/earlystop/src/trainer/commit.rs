@@ -6,9 +6,8 @@ use tch::Device;
 
 use super::background::{Background, Done};
 use super::best::copies_of;
-use super::builder::FailedSave;
 use super::history::{Lines, Written};
-use super::policy::{Moment, SavePolicy};
+use super::policy::{FailedSave, Moment, SavePolicy};
 use super::save::{Folder, Job, Outcome, Snapshot};
 use super::state::{Environment, Fingerprints, RunState, Settings, json_or_text};
 use super::{Event, Model, Report, TEST, Trainer, VALIDATION};
@@ -313,7 +312,7 @@ impl<M: Model> Trainer<M> {
 
     fn metadata(&self) -> Result<Metadata> {
         let json = serde_json::to_string(&self.state());
-        let json = json.map_err(|error| Error::argument("run", "a state that can be saved", error))?;
+        let json = json.map_err(|error| Error::state(KEY, format!("a state that cannot be saved: {error}")))?;
         Ok(Metadata::from([(KEY.to_owned(), json)]))
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::checkpoint::Warning;
-use crate::early_stopping::metric::{TRAIN_ACCURACY, VALIDATION_ACCURACY, in_words};
+use crate::early_stopping::score::{TRAIN_ACCURACY, VALIDATION_ACCURACY, in_words};
 use crate::early_stopping::{Metric, Observation, StopKind, StopReason};
 
 /// What happened in training.

@@ -84,7 +84,7 @@ impl Lines {
     pub(super) fn of(history: &[Observation], first: usize) -> Result<Self> {
         let line = |observation: &Observation| {
             let mut line = serde_json::to_vec(observation)
-                .map_err(|error| Error::argument("evaluation", "one that can be saved", error))?;
+                .map_err(|error| Error::history("evaluation", "one that can be saved", error))?;
             line.push(b'\n');
             Ok(line)
         };

@@ -1,37 +1,13 @@
 //! Training of a [`Network`] on images.
 
-use tch::Tensor;
-
-use super::evaluation::Tally;
 use super::model::{BatchIter, Model, Scores};
 use super::{Trainer, TrainerBuilder};
 use crate::checkpoint::Metadata;
-use crate::data::Data;
+use crate::data::{Examples, ImageBatch};
 use crate::early_stopping::Metric;
 use crate::error::{Error, Result, torch};
-use crate::mnist::Examples;
-use crate::network::{Loss, Network, Precision};
+use crate::network::{Loss, Network, Precision, Tally};
 use crate::optimizer::{Optimizer, Trainable};
-
-/// Images `[batch, height * width]` and their one-hot labels `[batch, num_classes]`.
-pub type ImageBatch = (Tensor, Tensor);
-
-impl Data for Examples {
-    type Batch = ImageBatch;
-
-    fn len(&self) -> usize {
-        Examples::len(self)
-    }
-
-    fn batch(&self, indices: &[usize], _iteration: u64) -> Result<ImageBatch> {
-        let (images, labels) = Examples::batch(self, indices)?;
-        Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
-    }
-
-    fn fingerprint(&self) -> Option<String> {
-        Some(self.fingerprint_json())
-    }
-}
 
 impl Model for Network {
     type Batch = ImageBatch;
@@ -131,18 +107,18 @@ fn fit(name: &str, set: &Examples, network: &Network) -> Result<Examples> {
     let ([height, width, channels], num_classes) = (network.description().input, network.num_classes());
     let what = format!("{name} set");
     if set.is_empty() {
-        return Err(Error::argument(what, "at least one example", "none"));
+        return Err(Error::data(what, "at least one example", "none"));
     }
     if [set.height(), set.width()] != [height, width] {
         let found = format!("{} x {}", set.height(), set.width());
-        return Err(Error::argument(what, format!("images of {height} x {width} pixels"), found));
+        return Err(Error::data(what, format!("images of {height} x {width} pixels"), found));
     }
     if channels != 1 {
         let expected = format!("images with {channels} channels, as the network's input has");
-        return Err(Error::argument(what, expected, "grayscale images, with 1 channel"));
+        return Err(Error::data(what, expected, "grayscale images, with 1 channel"));
     }
     if set.num_classes() > num_classes {
-        return Err(Error::argument(what, format!("at most {num_classes} classes"), set.num_classes()));
+        return Err(Error::data(what, format!("at most {num_classes} classes"), set.num_classes()));
     }
     set.clone().with_num_classes(num_classes)
 }

@@ -19,7 +19,6 @@ mod best;
 mod builder;
 mod callback;
 mod commit;
-mod evaluation;
 mod event;
 mod history;
 mod images;
@@ -28,6 +27,7 @@ mod policy;
 mod resume;
 mod save;
 mod state;
+mod vanishing;
 mod verify;
 
 use std::fmt;
@@ -37,22 +37,20 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha8Rng;
 
 pub use best::{Restored, RestoredFrom};
-pub use builder::{FailedSave, TrainerBuilder};
+pub use builder::TrainerBuilder;
 pub use callback::{Callback, Progress};
-pub use evaluation::{Evaluation, evaluate, evaluate_in};
 pub use event::{Event, time_usage};
-pub use images::ImageBatch;
 pub use model::{BatchIter, Model, Scores};
-pub use policy::SavePolicy;
+pub use policy::{FailedSave, SavePolicy};
 pub use resume::Resume;
 pub use verify::verify_resume;
 
-use crate::data;
-use crate::early_stopping::metric::TRAIN_LOSS;
+use crate::data::{self, Batches};
+use crate::early_stopping::score::TRAIN_LOSS;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, Plateau, Reductions, StopReason, StopReport};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optimizer::{Batches, Gradients, Optimizer};
+use crate::optimizer::{Gradients, Optimizer};
 use crate::random::{Purpose, stream, with_libtorch_seeded};
 use crate::{kernels, stop};
 use best::Best;
@@ -76,7 +74,7 @@ type AnyData<M> = Box<dyn data::Data<Batch = <M as Model>::Batch> + Send>;
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
-/// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+/// # let examples = |n| earlystop::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// # let folder = tempfile::tempdir().unwrap();
 /// use earlystop::{Optimizer, Network, Trainer};
@@ -318,7 +316,7 @@ impl<M: Model> Trainer<M> {
             }
             gradients = Some(sum);
         }
-        Err(Error::argument("batch", "at least one example", "none"))
+        Err(Error::data("batch", "at least one example", "none"))
     }
 
     fn will_train(&self, end: u64) -> bool {

@@ -35,8 +35,8 @@ impl SavePolicy {
     /// Refuses an interval of nothing.
     pub(super) fn check(self) -> Result<()> {
         match self {
-            Self::EveryIterations(0) => Err(Error::argument("save policy", "at least every iteration", "0 iterations")),
-            Self::EveryTime(Duration::ZERO) => Err(Error::argument("save policy", "more than no time", "0 seconds")),
+            Self::EveryIterations(0) => Err(Error::setting("save policy", "at least every iteration", "0 iterations")),
+            Self::EveryTime(Duration::ZERO) => Err(Error::setting("save policy", "more than no time", "0 seconds")),
             _ => Ok(()),
         }
     }
@@ -50,4 +50,15 @@ impl SavePolicy {
             Self::OnImprovement => now.is_improved,
         }
     }
+}
+
+/// What a trainer does if it cannot write a checkpoint, because the disk is full for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailedSave {
+    /// Train on and try again at the next evaluation, with the event [`Event::SaveFailed`](super::Event::SaveFailed).
+    /// If the last save of a call fails, the call returns the error at its end.
+    #[default]
+    Retry,
+    /// Return the error at once.
+    Stop,
 }

@@ -1,12 +1,12 @@
 //! Resumes a run from one of its checkpoints.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::commit::KEY;
 use super::history::Found;
 use super::state::{Differences, RunState};
+use super::vanishing::{is_gone, while_files_go};
 use super::{Event, Model, Trainer};
 use crate::checkpoint::{Checkpoint, CheckpointPart, Position, Saved, Saver, Store, Valid};
 use crate::early_stopping::{Observation, Plateau, Reductions};
@@ -70,7 +70,7 @@ impl<M: Model> Trainer<M> {
     /// # Errors
     ///
     /// [`Error::SettingsDiffer`] if the run had other settings or data, [`Error::NoValidCheckpoint`] if there are only
-    /// damaged checkpoints, and [`Error::Argument`] if no folder is set or if another stopping rule needs evaluations that
+    /// damaged checkpoints, and [`Error::Setting`] if no folder is set or if another stopping rule needs evaluations that
     /// are missing. Nothing is changed then.
     pub fn resume(&mut self, on_event: impl FnMut(&Event)) -> Result<bool> {
         self.resume_from(Resume::latest(), on_event)
@@ -84,7 +84,7 @@ impl<M: Model> Trainer<M> {
     ///
     /// ```
     /// # use earlystop::ndarray::{Array1, Array3};
-    /// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+    /// # let examples = |n| earlystop::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
     /// # let (train, validation) = (examples(200), examples(50));
     /// # let folder = tempfile::tempdir().unwrap();
     /// use earlystop::{Optimizer, Network, Trainer, trainer::Resume};
@@ -130,7 +130,7 @@ impl<M: Model> Trainer<M> {
             },
             (_, None) => {
                 let expected = "a folder to resume from: set one with checkpoints()";
-                return Err(Error::argument("checkpoints", expected, "none"));
+                return Err(Error::setting("checkpoints", expected, "none"));
             }
             (Source::Latest, Some(store)) => first(store, store.latest_valid()?, is_last_try, on_event)?,
             (Source::Best, Some(store)) => first_best(store, is_last_try, on_event)?,
@@ -206,7 +206,7 @@ impl<M: Model> Trainer<M> {
             (Some(_), _, Some(missing)) => {
                 let expected =
                     format!("as in the checkpoint, since another one needs the whole history, and {missing}");
-                Err(Error::argument("reduce_on_plateau", expected, "another one"))
+                Err(Error::setting("reduce_on_plateau", expected, "another one"))
             }
         }
     }
@@ -243,27 +243,6 @@ fn first(
         return Err(Error::NoValidCheckpoint { folder: store.folder().to_owned(), reasons });
     }
     Ok(valid.saved)
-}
-
-/// How often a folder is read where files are deleted since they were listed.
-const TRIES: u32 = 20;
-
-/// Reads from a folder, again where a file was deleted since it was listed: another process that trains in the folder deletes
-/// old checkpoints. `read` learns whether it is the last try, in which a file that is not there is one that cannot be used, such
-/// as a link that leads nowhere.
-pub(super) fn while_files_go<T>(mut read: impl FnMut(bool) -> Result<T>) -> Result<T> {
-    for _ in 1..TRIES {
-        match read(false) {
-            Err(error) if is_gone(&error) => {}
-            outcome => return outcome,
-        }
-    }
-    read(true)
-}
-
-/// Returns whether a file was deleted since it was listed.
-pub(super) fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 fn first_best(store: &Store, is_last_try: bool, on_event: &mut impl FnMut(&Event)) -> Result<Option<Saved>> {

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Metadata;
+use crate::data::Order;
 use crate::early_stopping::{Plateau, Reductions, Rule, SavedStopping};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Processor};
 use crate::network::Precision;
-use crate::optimizer::{self, Order, Schedule};
+use crate::optimizer::{self, Schedule};
 
 /// The state of a run besides its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ impl Settings {
             None => Ok(()),
             Some(name) => {
                 let expected = format!("none of {}, which the trainer uses", OWN_NAMES.join(", "));
-                Err(Error::argument("name of a model's setting", expected, name))
+                Err(Error::setting("name of a model's setting", expected, name))
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::values::bytes;
 ///
 /// ```
 /// # use earlystop::ndarray::{Array1, Array3};
-/// # let examples = |n| earlystop::mnist::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
+/// # let examples = |n| earlystop::Examples::new(Array3::from_shape_fn((n, 4, 4), |(i, y, x)| (i * 97 + y * 31 + x * 7) as u8), Array1::from_shape_fn(n, |i| (i % 10) as u8)).unwrap();
 /// # let (train, validation) = (examples(200), examples(50));
 /// use earlystop::{Optimizer, Network, Trainer, trainer::verify_resume};
 /// use tch::Device;
@@ -37,7 +37,7 @@ use crate::values::bytes;
 ///
 /// # Errors
 ///
-/// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; [`Error::Argument`] if `break_at` is not
+/// [`Error::ResumeDiffers`] with the first tensor or evaluation that differs; [`Error::Setting`] if `break_at` is not
 /// before `end`; and any error of the training.
 pub fn verify_resume<M: Model>(
     mut new_trainer: impl FnMut() -> Result<Trainer<M>>,
@@ -45,7 +45,7 @@ pub fn verify_resume<M: Model>(
     end: u64,
 ) -> Result<()> {
     if break_at >= end {
-        return Err(Error::argument("break", format!("an iteration before the end, {end}"), break_at));
+        return Err(Error::setting("break", format!("an iteration before the end, {end}"), break_at));
     }
     let mut trainer = || -> Result<Trainer<M>> {
         let mut trainer = new_trainer()?;

@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use super::ipynb::Notebook;
 use super::problem::Problem;
-use super::{exercises, save_restore, style};
+use super::style;
 
 pub(super) struct Promises {
     /// All headings, in order.
@@ -15,15 +15,6 @@ pub(super) struct Promises {
     pub(super) figures: usize,
     /// What the numbers of the whole notebook must tell.
     pub(super) story: fn(&Notebook) -> Vec<Problem>,
-}
-
-/// The promises of the notebook with this file name.
-pub(super) fn of(file_name: &str) -> Option<&'static Promises> {
-    match file_name {
-        "04_save_restore.ipynb" => Some(&save_restore::PROMISES),
-        "04_exercises.ipynb" => Some(&exercises::PROMISES),
-        _ => None,
-    }
 }
 
 impl Promises {

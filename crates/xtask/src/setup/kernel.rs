@@ -12,6 +12,7 @@ use super::diagnosis::advice;
 #[cfg(test)]
 use super::requirements::parse_version;
 use crate::command::{self, Running};
+use crate::kernel::PROGRAM;
 use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Error, Result};
@@ -23,9 +24,6 @@ pub(super) const OLDEST_RUST: (u32, u32) = (1, 95);
 
 /// No settings: those of someone's other notebooks shall not count.
 const EVCXR_CONFIG: &str = "[evcxr]\n";
-
-/// The kernel's program in `.kernel/bin`.
-pub(crate) const PROGRAM: &str = "earlystop-kernel";
 
 /// The file in `.kernel` with all sources of the kernel that is installed.
 const SOURCES: &str = "sources";

@@ -4,7 +4,7 @@ use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::python;
+use super::{python, scripts};
 use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Error, Result, command};
@@ -81,7 +81,7 @@ fn version_in_python(text: &str) -> Option<String> {
 /// The torch of the Python environment, found without importing it.
 fn installed(environment: &Path) -> Option<PathBuf> {
     const FIND: &str = "from importlib.util import find_spec; print(find_spec('torch').submodule_search_locations[0])";
-    command::ask(Command::new(python::python(environment)).args(["-c", FIND])).map(PathBuf::from)
+    command::ask(Command::new(scripts::python(environment)).args(["-c", FIND])).map(PathBuf::from)
 }
 
 /// Installs the wheel into a folder of its own, so that no Python environment is changed.

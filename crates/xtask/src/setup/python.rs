@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::diagnosis::advice;
 use super::requirements::{Requirements, parse_version};
-use super::scripts;
+use super::scripts::{self, python};
 use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Error, Result, command};
@@ -78,11 +78,6 @@ pub(super) fn ensure_own(venv: &Path, requirements: &Requirements, list: &str) -
 /// The folder of the active venv or conda environment.
 fn active() -> Option<PathBuf> {
     ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().find_map(std::env::var_os).map(PathBuf::from)
-}
-
-/// The environment's Python.
-pub(super) fn python(environment: &Path) -> PathBuf {
-    environment.join("bin/python")
 }
 
 /// What the environment lacks, in words: nothing when it will do.

@@ -3,10 +3,9 @@
 //! So a moved or copied environment starts the Python of the old place, or none.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::python::python;
 use crate::{Error, Result, command};
 
 /// The longest first line with an interpreter that Linux reads.
@@ -89,6 +88,11 @@ fn quoted(path: &str) -> String {
     }
     let escaped = path.chars().flat_map(|c| SPECIAL.contains(&c).then_some('\\').into_iter().chain([c]));
     format!("\"{}\"", escaped.collect::<String>())
+}
+
+/// The environment's Python.
+pub(super) fn python(environment: &Path) -> PathBuf {
+    environment.join("bin/python")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Compiles the kernels' dependencies once, fetches MNIST, and has a real kernel answer before all is called ready.
+//! Compiles the kernels' dependencies once, loads MNIST, and has a real kernel answer before all is called ready.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
+use super::datasets::{self, ToLoad};
 use super::diagnosis::advice;
 use super::{Environment, KERNEL_NAME, files, kernel, libtorch};
 use crate::kernel::slots::{self, Builds};
@@ -15,34 +16,33 @@ const ANSWERED: &str = "answered";
 
 const SESSION: &str = include_str!("warm_up.py");
 
-/// The cells of the first session, run in the notebooks' folder. The library fetches what is absent of MNIST.
-const CELLS: [&str; 2] = [
-    r#":dep earlystop = { path = "../crates/earlystop" }"#,
-    r#"earlystop::Mnist::load("../data/MNIST", |event| println!("{event}"))?;"#,
-];
+/// The first cell of a session, run in the notebooks' folder.
+const DEPENDENCY: &str = r#":dep earlystop = { path = "../crates/earlystop" }"#;
 
 /// The cell by which a kernel answers where nothing is to be compiled or fetched; it calls libtorch.
 const QUESTION: &str = r#"println!("{} threads", earlystop::tch::get_num_threads());"#;
 
 /// Makes sure that a kernel has answered from this folder, with these files: runs a session unless one did before.
-pub(super) fn ensure(workspace: &Workspace, environment: &Environment) -> Result<()> {
+pub(super) fn ensure(workspace: &Workspace, environment: &Environment, to_load: ToLoad) -> Result<()> {
     let builds = Builds::new(&workspace.kernel(), &workspace.root);
     let stamp = stamp(workspace)?;
     let is_warm = builds.stamp().as_ref() == Some(&stamp);
     let answered = workspace.kernel().join(ANSWERED);
-    if !is_warm || !has_mnist(&workspace.root.join("data/MNIST")) {
+    if !is_warm || !to_load.cells.is_empty() {
         let mut step = Step::start(match is_warm {
-            true => "Fetching MNIST",
+            true => "Loading MNIST",
             false => "Compiling the notebooks' dependencies in a first kernel (about 2 minutes)",
         });
-        run_session(workspace, environment, &CELLS, true, &mut step)?;
+        let cells: Vec<&str> = [DEPENDENCY].into_iter().chain(to_load.cells).collect();
+        run_session(workspace, environment, &cells, &to_load.variables, true, &mut step)?;
+        datasets::clear(workspace);
         builds.set_stamp(&stamp)?;
         step.done();
     } else if std::fs::read_to_string(&answered).is_ok_and(|before| before == files::identity(workspace, environment)) {
         return Ok(());
     } else {
         let mut step = Step::start("Asking the Rust kernel for an answer, since its files or their folder are new");
-        run_session(workspace, environment, &[CELLS[0], QUESTION], false, &mut step)?;
+        run_session(workspace, environment, &[DEPENDENCY, QUESTION], &[], false, &mut step)?;
         step.done();
     }
     // After the session, which changes some of them.
@@ -55,12 +55,14 @@ fn run_session(
     workspace: &Workspace,
     environment: &Environment,
     cells: &[&str],
+    variables: &[(&'static str, PathBuf)],
     warm_up: bool,
     step: &mut Step,
 ) -> Result<()> {
     let mut session = environment.command(&environment.python);
     // evcxr's messages stand above its backtraces, of which the last lines are all that is shown.
     session.env("RUST_BACKTRACE", "0");
+    session.envs(variables.iter().map(|(name, value)| (name, value)));
     session.args(["-c", SESSION, KERNEL_NAME]).args(cells).current_dir(workspace.notebooks());
     if warm_up {
         session.env(crate::kernel::WARM_UP, "1");
@@ -70,13 +72,6 @@ fn run_session(
         return Ok(());
     }
     Err(Error::new("run a first session of the Rust kernel").got(outcome.last_lines()).hint(advice(&outcome.output)))
-}
-
-/// Whether MNIST's four files are there, compressed or not.
-fn has_mnist(folder: &Path) -> bool {
-    const FILES: [&str; 4] =
-        ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
-    FILES.iter().all(|name| ["", ".gz"].iter().any(|suffix| folder.join(format!("{name}{suffix}")).exists()))
 }
 
 /// All that the compiled dependencies depend on, word for word. The crate's own sources are not among it:

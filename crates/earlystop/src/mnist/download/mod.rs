@@ -5,7 +5,6 @@ mod http;
 #[cfg(not(feature = "download"))]
 #[path = "no_http.rs"]
 mod http;
-mod package;
 #[cfg(all(test, feature = "download"))]
 mod tests;
 
@@ -23,7 +22,7 @@ type Progress<'p> = dyn FnMut(&LoadEvent) + 'p;
 /// Where the files come from, and how long to wait for an answer.
 pub(super) struct Sources<'c> {
     pub(super) collection: &'c Collection,
-    /// Addresses of folders, in the order in which they are tried.
+    /// Addresses of folders, or folders of this machine, in the order in which they are tried.
     mirrors: Vec<String>,
     /// To find and reach a host.
     connect_timeout: Duration,
@@ -36,7 +35,7 @@ impl<'c> Sources<'c> {
         Sources::after(env::var(collection.mirror_variable).ok(), collection)
     }
 
-    /// A mirror of one's own, if there is one, the public mirrors, the package.
+    /// A mirror of one's own, if there is one, then the public mirrors.
     fn after(own: Option<String>, collection: &'c Collection) -> Self {
         let own = own.filter(|mirror| !mirror.is_empty());
         Sources {
@@ -66,21 +65,30 @@ impl<'c> Sources<'c> {
         let mut fetch = Fetch { dir, absent, tried: Vec::new(), progress };
         for mirror in &self.mirrors {
             fetch.take_from(|file, progress| {
+                if !is_address(mirror) {
+                    return copied(file, Path::new(mirror), progress);
+                }
                 let url = format!("{}/{}", mirror.trim_end_matches('/'), file.compressed_name());
                 let content = http::get(&url, self.connect_timeout, self.stall_timeout, progress);
                 content.and_then(|content| file.verified(content)).map_err(|reason| format!("{url}: {reason}"))
             })?;
         }
-        let mut package = None;
-        fetch.take_from(|file, progress| {
-            let package = match &package {
-                Some(package) => package,
-                None => package.insert(package::Unpacked::fetch(self.collection.package, dir, progress)?),
-            };
-            package.read(file)
-        })?;
         fetch.end(self.collection.mirror_variable)
     }
+}
+
+/// Says whether a mirror is an address, and not a folder of this machine.
+fn is_address(mirror: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| mirror.starts_with(scheme))
+}
+
+/// Reads a file from a folder of this machine.
+fn copied(file: &DataFile, folder: &Path, progress: &mut Progress) -> Result<Vec<u8>, String> {
+    let path = file.find(folder).unwrap_or_else(|| folder.join(file.compressed_name()));
+    let content = fs::read(&path).map_err(|error| error.to_string()).and_then(|content| file.verified(content));
+    let content = content.map_err(|reason| format!("{}: {reason}", path.display()))?;
+    progress(&LoadEvent::Copying { path });
+    Ok(content)
 }
 
 struct Fetch<'f> {

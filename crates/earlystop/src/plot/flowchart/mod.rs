@@ -7,14 +7,13 @@ use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, TICK_SIZE};
 use super::colormap::{BLACK, MUTED};
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayBase, ArrayD, ArrayView3, Data, Ix2, Ix3, s};
-use part::{Body, Part};
+use part::{Body, Part, TEXT_LINE};
 
 /// The shortest arrow, and the white at its two ends.
 const ARROW: f64 = 26.0;
 const ARROW_GAP: f64 = 6.0;
 /// The white between words side by side.
 const WORD_GAP: f64 = 14.0;
-const TEXT_LINE: f64 = 17.0;
 
 /// One layer of a network, as it is to be drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,10 +74,10 @@ pub enum FlowKind {
 /// ```
 pub fn network_flowchart(image: &ArrayBase<impl Data<Elem = u8>, Ix2>, layers: &[FlowLayer]) -> Result<Figure> {
     if image.is_empty() {
-        return Err(Error::argument("image", "[height, width] with pixels", format!("{:?}", image.shape())));
+        return Err(Error::data("image", "[height, width] with pixels", format!("{:?}", image.shape())));
     }
     if layers.is_empty() {
-        return Err(Error::argument("layers", "at least one", "none"));
+        return Err(Error::data("layers", "at least one", "none"));
     }
     layers.iter().try_for_each(FlowLayer::check)?;
     let (height, width) = image.dim();
@@ -132,7 +131,7 @@ pub fn network_flowchart(image: &ArrayBase<impl Data<Elem = u8>, Ix2>, layers: &
 impl FlowLayer {
     fn check(&self) -> Result<()> {
         let refuse = |what: &str, expected: String| {
-            Err(Error::argument(format!("{what} of {:?}", self.name), expected, format!("{:?}", self.shape)))
+            Err(Error::data(format!("{what} of {:?}", self.name), expected, format!("{:?}", self.shape)))
         };
         match &self.kind {
             _ if self.shape.contains(&0) => refuse("shape", "no 0".into()),
@@ -174,7 +173,7 @@ fn channels_part<'a>(
     let activations: Option<ArrayView3<f32>> = match activations {
         Some(activations) if activations.shape() == shape => activations.view().into_dimensionality::<Ix3>().ok(),
         Some(other) => {
-            return Err(Error::argument(
+            return Err(Error::data(
                 "activations of a convolution",
                 format!("{shape:?}"),
                 format!("{:?}", other.shape()),

@@ -1,12 +1,12 @@
 //! What stands between two arrows of a flowchart.
 
-use super::TEXT_LINE;
 use crate::plot::canvas::{Align, Canvas, LABEL_SIZE, Rect, TICK_SIZE};
 use crate::plot::colormap::{BLACK, Color, FRAME, MUTED, WHITE, blues, ink, text_on};
 use crate::plot::filter_grid::{draw_filters, weight_limit};
 use crate::plot::{square, text};
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayView3, ArrayView4, Axis};
 
+pub(super) const TEXT_LINE: f64 = 17.0;
 /// Filters or channels that are drawn at most.
 pub(super) const MOST_IN_GRID: usize = 36;
 /// Features or classes that are all drawn; of more, some at either end.

@@ -3,10 +3,10 @@
 use ndarray::s;
 use tch::Tensor;
 
+use super::{Network, Precision};
+use crate::data::Examples;
 use crate::error::{Error, Result, torch};
 use crate::metrics;
-use crate::mnist::Examples;
-use crate::network::{Network, Precision};
 
 /// How many images are classified at once, which bounds the memory; libtorch is fastest here too.
 const BATCH_SIZE: usize = 256;
@@ -45,7 +45,7 @@ pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
 /// As [`evaluate`].
 pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision) -> Result<Evaluation> {
     if examples.num_classes() > network.num_classes() {
-        return Err(Error::argument(
+        return Err(Error::data(
             "examples",
             format!("at most {} classes", network.num_classes()),
             examples.num_classes(),
@@ -63,7 +63,7 @@ pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision)
 
 /// An evaluation that is not complete.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     cls_pred: Vec<usize>,
     correct: Vec<bool>,
     loss: f64,
@@ -71,7 +71,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Classifies a batch of images; `classes` are the true ones, `[batch]`.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         network: &Network,
         images: &Tensor,
@@ -88,7 +88,7 @@ impl Tally {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Evaluation {
+    pub(crate) fn finish(self) -> Evaluation {
         let loss = self.loss / self.correct.len() as f64;
         Evaluation { cls_pred: self.cls_pred, correct: self.correct, loss }
     }

@@ -56,7 +56,7 @@ impl Batches {
     pub fn new(num_examples: usize, batch_size: usize, seed: u64) -> Result<Self> {
         if !(1..=num_examples).contains(&batch_size) {
             let expected = format!("1 to the number of training examples, {num_examples}");
-            return Err(Error::argument("batch size", expected, batch_size));
+            return Err(Error::setting("batch size", expected, batch_size));
         }
         Ok(Self { num_examples, batch_size, seed, order: Order::default(), epoch: None })
     }

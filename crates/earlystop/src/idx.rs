@@ -11,7 +11,7 @@ use std::io::{self, BufReader, Cursor, Read};
 use flate2::bufread::MultiGzDecoder;
 use ndarray::{Array, Dimension, IxDyn};
 
-pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub(crate) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why a stream is not the IDX array that was expected.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +153,7 @@ fn element_name(code: u8) -> impl fmt::Display {
 /// # Examples
 ///
 /// ```
-/// use earlystop::mnist::idx;
+/// use earlystop::idx;
 /// use ndarray::{Array1, Ix2, array};
 ///
 /// let file = [0, 0, 0x08, 1, 0, 0, 0, 3, 7, 2, 1]; // u8, one axis of length 3, the elements
@@ -207,7 +207,7 @@ fn byte_length(shape: &[usize], element: usize) -> Option<usize> {
 const MOST_LAYERS: usize = 2;
 
 /// Returns the decompressed content of a stream, whose first two bytes tell whether it is compressed by gzip, and whether it was.
-pub(super) fn unpacked<'r>(reader: impl Read + 'r) -> Result<(Box<dyn Read + 'r>, bool), IdxError> {
+pub(crate) fn unpacked<'r>(reader: impl Read + 'r) -> Result<(Box<dyn Read + 'r>, bool), IdxError> {
     let mut content: Box<dyn Read + 'r> = Box::new(reader);
     for layer in 0..=MOST_LAYERS {
         let gzip = layer > 0;

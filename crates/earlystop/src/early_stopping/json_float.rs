@@ -1,5 +1,5 @@
 //! Floating-point numbers in JSON, which has no NaN and no infinity of its own: they are written as the words `"NaN"`,
-//! `"inf"` and `"-inf"`. For `#[serde(with = "number")]`.
+//! `"inf"` and `"-inf"`. For `#[serde(with = "json_float")]`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -3,11 +3,14 @@
 //! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
 //! because a notebook's `?` prints the outer message alone.
 
+pub(crate) mod checkpoint;
+
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{CheckpointPart, LockHolder, Mismatch};
+pub use checkpoint::{CheckpointPart, LockHolder, Mismatch, TensorInfo, UnsupportedTensor};
+
 #[cfg(feature = "torch")]
-use crate::mnist::idx::IdxError;
+use crate::idx::IdxError;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -98,15 +101,79 @@ pub enum Error {
         problem: String,
     },
 
-    /// Something that was given has a shape or a value that cannot be used: an argument, a layer, a file of examples.
+    /// A setting is out of its range, or does not fit the others: a learning rate, an argument of a stopping rule, a path.
+    #[error("{setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+
+    /// Examples, labels or other numbers have a shape or values that cannot be used.
     #[error("{what}: expected {expected}, found {found}")]
-    Argument {
-        /// The argument, the layer's name or the file.
+    Data {
+        /// The argument, the set or the file.
         what: String,
         /// What it must be.
         expected: String,
         /// What it is.
         found: String,
+    },
+
+    /// A layer, a variable or a whole model cannot be used in this way.
+    #[error("{part}: expected {expected}, found {found}")]
+    Model {
+        /// The layer, the variable or the model.
+        part: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+
+    /// A loss cannot be used for training.
+    #[error("loss: expected {expected}, found {found}")]
+    Loss {
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+
+    /// An evaluation cannot be recorded, or a history does not have what is needed.
+    #[error("{what}: expected {expected}, found {found}")]
+    History {
+        /// The score, or what else of an evaluation.
+        what: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+
+    /// A text is not a stopping rule.
+    #[error("character {position} of the rule {rule:?}: expected {expected}, found {found}")]
+    RuleSyntax {
+        /// The text.
+        rule: String,
+        /// The character at which the text is wrong, from 1.
+        position: usize,
+        /// What is expected there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+
+    /// There are no best variables to restore.
+    #[error("cannot restore the best variables{}: {reason}", of_iteration(best))]
+    NoBest {
+        /// The iteration of the best evaluation, if there is one.
+        best: Option<u64>,
+        /// Why its variables are not available, and what to do.
+        reason: String,
     },
 
     /// A name is not among the known ones.
@@ -211,9 +278,34 @@ impl Error {
         Self::Other(source.into())
     }
 
-    /// Refuses an argument.
-    pub(crate) fn argument(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
-        Self::Argument { what: what.into(), expected: expected.to_string(), found: found.to_string() }
+    /// Refuses a tensor or a metadata key.
+    pub(crate) fn state(name: &str, problem: impl Into<String>) -> Self {
+        Self::State { name: name.to_owned(), problem: problem.into() }
+    }
+
+    /// Refuses a setting.
+    pub(crate) fn setting(setting: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Setting { setting: setting.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Refuses data.
+    pub(crate) fn data(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Data { what: what.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Refuses a part of a model.
+    pub(crate) fn model(part: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Model { part: part.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Refuses a loss.
+    pub(crate) fn loss(expected: impl ToString, found: impl ToString) -> Self {
+        Self::Loss { expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Refuses an evaluation.
+    pub(crate) fn history(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::History { what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
 }
 
@@ -235,6 +327,10 @@ impl From<tch::TchError> for Error {
 pub(crate) fn torch(context: impl Into<String>) -> impl FnOnce(tch::TchError) -> Error {
     let context = context.into();
     |source| Error::Torch { context, source }
+}
+
+fn of_iteration(best: &Option<u64>) -> String {
+    best.map_or_else(String::new, |best| format!(", of iteration {best}"))
 }
 
 fn other_run(resume_error: Option<&str>) -> String {

@@ -8,9 +8,11 @@ use std::path::Path;
 use ndarray::{
     ArcArray, ArcArray1, Array, Array1, Array2, Array3, ArrayD, ArrayView1, ArrayView3, Axis, Dimension, Ix3, s,
 };
+use tch::Tensor;
 
-use super::idx::{self, IdxError};
-use crate::error::{Error, Result, io_error};
+use super::Data;
+use crate::error::{Error, Result, io_error, torch};
+use crate::idx::{self, IdxError};
 
 /// Images with their labels, held as bytes.
 ///
@@ -36,7 +38,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::{Array3, array};
     ///
     /// let examples = Examples::new(Array3::zeros([3, 28, 28]), array![7, 2, 1])?;
@@ -63,7 +65,7 @@ impl Examples {
     ///   [`with_labels_from`](Examples::with_labels_from):
     ///
     /// ```no_run
-    /// # use earlystop::mnist::Examples;
+    /// # use earlystop::Examples;
     /// let images = "emnist-letters-train-images-idx3-ubyte.gz";
     /// let labels = "emnist-letters-train-labels-idx1-ubyte.gz";
     /// let letters = Examples::read(images, labels)?.transposed().with_labels_from(1)?;
@@ -79,7 +81,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let (images, labels) = (dir.path().join("images.idx"), dir.path().join("labels.idx"));
@@ -105,7 +107,7 @@ impl Examples {
         labels_name: impl fmt::Display,
     ) -> Result<Examples> {
         if labels.len() != images.len_of(Axis(0)) {
-            return Err(Error::argument(
+            return Err(Error::data(
                 labels_name.to_string(),
                 format!("{} labels, as many as {images_name}", images.len_of(Axis(0))),
                 labels.len(),
@@ -136,7 +138,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::{Array3, array};
     ///
     /// let letters = Examples::new(Array3::zeros([3, 28, 28]), array![1, 26, 7])?.with_labels_from(1)?;
@@ -147,7 +149,7 @@ impl Examples {
     pub fn with_labels_from(mut self, first: u8) -> Result<Examples> {
         if let Some(index) = self.labels.iter().position(|&label| label < first) {
             let found = format!("{} at index {index}", self.labels[index]);
-            return Err(Error::argument("labels", format!("labels of at least {first}"), found));
+            return Err(Error::data("labels", format!("labels of at least {first}"), found));
         }
         self.labels = self.labels.mapv(|label| label - first).into_shared();
         self.num_classes = classes_of(self.labels.view());
@@ -159,7 +161,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::array;
     ///
     /// let examples = Examples::new(array![[[1, 2, 3], [4, 5, 6]]], array![0])?;
@@ -172,9 +174,9 @@ impl Examples {
     }
 
     /// [`with_num_classes`](Examples::with_num_classes) for labels of the given name.
-    pub(super) fn with_classes_of(mut self, labels_name: impl fmt::Display, num_classes: usize) -> Result<Examples> {
+    pub(crate) fn with_classes_of(mut self, labels_name: impl fmt::Display, num_classes: usize) -> Result<Examples> {
         if let Some(index) = self.labels.iter().position(|&label| usize::from(label) >= num_classes) {
-            return Err(Error::argument(
+            return Err(Error::data(
                 labels_name.to_string(),
                 format!("labels below {num_classes}"),
                 format!("{} at index {index}", self.labels[index]),
@@ -248,7 +250,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::array;
     ///
     /// let examples = Examples::new(array![[[0]], [[51]], [[255]]], array![0, 1, 2])?;
@@ -287,7 +289,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::{Array3, array};
     ///
     /// let examples = Examples::new(Array3::zeros([3, 28, 28]), array![7, 2, 1])?;
@@ -298,7 +300,7 @@ impl Examples {
     /// ```
     pub fn select(&self, mask: &[bool]) -> Result<Examples> {
         if mask.len() != self.len() {
-            return Err(Error::argument("mask", format!("{} values, one for each example", self.len()), mask.len()));
+            return Err(Error::data("mask", format!("{} values, one for each example", self.len()), mask.len()));
         }
         let indices: Vec<usize> = (0..self.len()).filter(|&index| mask[index]).collect();
         self.take(&indices)
@@ -313,7 +315,7 @@ impl Examples {
     /// # Examples
     ///
     /// ```
-    /// use earlystop::mnist::Examples;
+    /// use earlystop::Examples;
     /// use ndarray::{Array3, array};
     ///
     /// let examples = Examples::new(Array3::zeros([3, 28, 28]), array![7, 2, 1])?;
@@ -355,7 +357,7 @@ impl Examples {
     }
 
     fn outside(&self, what: &str, found: impl fmt::Display) -> Error {
-        Error::argument("examples", format!("{what} within 0..{}", self.len()), found)
+        Error::data("examples", format!("{what} within 0..{}", self.len()), found)
     }
 }
 
@@ -417,7 +419,7 @@ fn read_labels(path: &Path) -> Result<Array1<u8>> {
 }
 
 fn narrow<T: Copy + TryInto<u8> + fmt::Display>(path: &Path, labels: ArrayD<T>) -> Result<Array1<u8>> {
-    let refused = |expected: &str, found: String| Error::argument(path.display().to_string(), expected, found);
+    let refused = |expected: &str, found: String| Error::data(path.display().to_string(), expected, found);
     let classes = match labels.shape() {
         [_] => labels.view(),
         [_, columns] if *columns > 0 => labels.index_axis(Axis(1), 0),
@@ -427,6 +429,26 @@ fn narrow<T: Copy + TryInto<u8> + fmt::Display>(path: &Path, labels: ArrayD<T>) 
         label.try_into().map_err(|_| refused("labels of 0 to 255", format!("{label} at index {index}")))
     };
     classes.iter().enumerate().map(class).collect()
+}
+
+/// Images `[batch, height * width]` and their one-hot labels `[batch, num_classes]`.
+pub type ImageBatch = (Tensor, Tensor);
+
+impl Data for Examples {
+    type Batch = ImageBatch;
+
+    fn len(&self) -> usize {
+        Examples::len(self)
+    }
+
+    fn batch(&self, indices: &[usize], _iteration: u64) -> Result<ImageBatch> {
+        let (images, labels) = Examples::batch(self, indices)?;
+        Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint_json())
+    }
 }
 
 #[cfg(test)]

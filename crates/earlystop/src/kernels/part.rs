@@ -1,0 +1,54 @@
+//! What the forward kernels work on: the weights, some of the images, and where the output goes.
+
+use super::lanes::Lanes;
+use super::packed::Blocks;
+
+/// The largest number of lanes.
+pub(super) const MOST: usize = 16;
+
+/// Some of a batch's images, and where to put what comes out.
+pub(super) struct Part<'a> {
+    pub(super) images: &'a [f32],
+    pub(super) output: Output<'a>,
+}
+
+/// Where maxima go, and, where they are asked for, the winners.
+pub(super) struct Output<'a> {
+    pub(super) values: &'a mut [f32],
+    pub(super) winners: Option<&'a mut [u8]>,
+}
+
+impl Output<'_> {
+    /// Returns what lies behind the first `begin` values.
+    pub(super) fn from(&mut self, begin: usize) -> Output<'_> {
+        let winners = self.winners.as_deref_mut().map(|winners| &mut winners[begin..]);
+        Output { values: &mut self.values[begin..], winners }
+    }
+
+    /// Writes some channels of one pixel.
+    #[inline(always)]
+    pub(super) fn put(&mut self, begin: usize, largest: &[f32], winner: &[u8]) {
+        self.values[begin..][..largest.len()].copy_from_slice(largest);
+        if let Some(winners) = &mut self.winners {
+            winners[begin..][..winner.len()].copy_from_slice(winner);
+        }
+    }
+}
+
+/// All channels' weights: as many as there are in wide blocks, and what is left in one narrow block, if it fits there.
+pub(super) struct Weights<F> {
+    pub(super) wide: Blocks<F>,
+    pub(super) narrow: Blocks<F>,
+    /// How many channels the wide blocks have.
+    pub(super) split: usize,
+}
+
+impl<F: Copy + Default> Weights<F> {
+    /// Arranges weights of `channels` output channels, each with the same number of them.
+    pub(super) fn new<Wide: Lanes<Factor = F>, Narrow: Lanes<Factor = F>>(weight: &[f32], channels: usize) -> Self {
+        let (taps, rest) = (weight.len() / channels, channels % Wide::COUNT);
+        let split = if rest <= Narrow::COUNT { channels - rest } else { channels };
+        let (wide, narrow) = weight.split_at(split * taps);
+        Self { wide: Blocks::new::<Wide>(wide, taps), narrow: Blocks::new::<Narrow>(narrow, taps), split }
+    }
+}

