@@ -1,9 +1,9 @@
 //! How a command ends.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::output::text::escaped;
+use crate::text::escaped;
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -45,6 +45,12 @@ impl From<earlystop::Error> for Failure {
     }
 }
 
+/// Tells on the standard error what is no error.
+pub(crate) fn note(text: &str) {
+    // There is nobody to tell if it is closed.
+    let _ = writeln!(io::stderr(), "earlystop: {text}");
+}
+
 /// Says what went wrong, and returns the exit status: 0 if all is fine, 1 for an answer that is not, 2 for a failure.
 pub(crate) fn end(result: Result<Answer>) -> ExitCode {
     let (status, lines) = match result {
@@ -58,9 +64,9 @@ pub(crate) fn end(result: Result<Answer>) -> ExitCode {
     };
     for (index, line) in lines.iter().enumerate() {
         if index == 0 {
-            crate::output::note(line);
+            note(line);
         } else {
-            let _ = io::Write::write_all(&mut io::stderr(), format!("  {line}\n").as_bytes());
+            let _ = writeln!(io::stderr(), "  {line}");
         }
     }
     ExitCode::from(status)

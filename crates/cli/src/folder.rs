@@ -10,9 +10,11 @@ use std::time::SystemTime;
 use earlystop::Error;
 use earlystop::checkpoint::{Checkpoint, Saved};
 
-use crate::failure::{Failure, Result};
-use crate::output::{note, text};
-use crate::run;
+use crate::failure::{Failure, Result, note};
+use crate::text;
+
+/// The metadata's key of a trainer's state.
+pub(crate) const TRAINER: &str = "trainer";
 
 const EXTENSION: &[u8] = b".safetensors";
 const INDEX: &[u8] = b".safetensors.index.json";
@@ -103,7 +105,7 @@ impl Entry {
             bytes: checkpoint.file_bytes(),
             modified: checkpoint.modified(),
             is_sealed: checkpoint.is_verified(),
-            has_run: checkpoint.metadata().contains_key(run::KEY),
+            has_run: checkpoint.metadata().contains_key(TRAINER),
         }
     }
 

@@ -11,6 +11,7 @@ mod folder;
 mod output;
 mod run;
 mod target;
+mod text;
 
 use commands::{average, diff, export, history, list, prune, replay, show, verify};
 use failure::{Answer, Result};

@@ -6,12 +6,9 @@ use earlystop::checkpoint::{Checkpoint, Metadata};
 use earlystop::early_stopping::{EarlyStopping, Metric, Observation, Rule};
 use serde_json::{Map, Value};
 
-use crate::failure::{Failure, Result};
-use crate::folder::{Folder, open_latest};
-use crate::output::{note, text};
-
-/// The metadata's key of a trainer's state.
-pub(crate) const KEY: &str = "trainer";
+use crate::failure::{Failure, Result, note};
+use crate::folder::{Folder, TRAINER, open_latest};
+use crate::text;
 
 /// What the names of an optimizer's tensors begin with.
 const OPTIMIZERS: [&str; 4] = ["adam.", "adam_w.", "sgd.", "rms_prop."];
@@ -36,7 +33,7 @@ pub(crate) struct Run {
 impl Run {
     /// Reads the state of a trainer; `None` if there is none, or none that can be read.
     pub(crate) fn of(metadata: &Metadata) -> Option<Self> {
-        let state: Value = serde_json::from_str(metadata.get(KEY)?).ok()?;
+        let state: Value = serde_json::from_str(metadata.get(TRAINER)?).ok()?;
         let object = |name: &str| state.get(name).and_then(Value::as_object).cloned();
         let settings = object("settings")?;
         let rule = settings.get("rule").and_then(|rule| serde_json::from_value(rule.clone()).ok());

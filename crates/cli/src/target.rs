@@ -7,7 +7,7 @@ use clap::Args;
 use earlystop::checkpoint::Checkpoint;
 
 use crate::failure::{Failure, Result};
-use crate::output::text;
+use crate::text;
 
 /// Where to write.
 #[derive(Debug, Args)]

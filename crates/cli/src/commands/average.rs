@@ -8,10 +8,12 @@ use serde_json::json;
 
 use crate::commands::export::copied;
 use crate::elements;
-use crate::failure::{Answer, Failure, Result};
-use crate::output::{Output, Progress, note, text};
+use crate::failure::{Answer, Failure, Result, note};
+use crate::folder::TRAINER;
+use crate::output::{Output, Progress};
 use crate::run;
 use crate::target::Target;
+use crate::text;
 
 /// The metadata's key that names the files of an average.
 const AVERAGED: &str = "averaged";
@@ -140,8 +142,7 @@ fn mean<'a>(inputs: &'a [Checkpoint], info: &'a TensorInfo) -> NamedTensor<'a> {
 fn metadata(inputs: &[Checkpoint]) -> Metadata {
     let Some((first, others)) = inputs.split_first() else { return Metadata::new() };
     let mut metadata = first.metadata().clone();
-    metadata
-        .retain(|key, value| key != run::KEY && others.iter().all(|other| other.metadata().get(key) == Some(value)));
+    metadata.retain(|key, value| key != TRAINER && others.iter().all(|other| other.metadata().get(key) == Some(value)));
     let files: Vec<String> = inputs.iter().map(|input| text::file_name(input.path())).collect();
     metadata.insert(AVERAGED.to_owned(), json!(files).to_string());
     metadata

@@ -10,9 +10,10 @@ use crate::commands::list::number;
 use crate::commands::show::short;
 use crate::elements::{self, Difference, Tolerance};
 use crate::failure::{Answer, Result};
-use crate::folder::open_latest;
-use crate::output::{Output, Progress, Table, text};
+use crate::folder::{TRAINER, open_latest};
+use crate::output::{Output, Progress, Table};
 use crate::run::{self, Run};
+use crate::text;
 
 /// Compare two checkpoints: tensors, settings and metadata
 ///
@@ -148,7 +149,7 @@ fn described(checkpoint: &Checkpoint) -> BTreeMap<&str, String> {
 fn said(checkpoint: &Checkpoint, with_settings: bool) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = checkpoint.metadata().clone();
     let Some(Run { settings, environment, .. }) = Run::of(checkpoint.metadata()) else { return all };
-    all.insert(run::KEY.to_owned(), "settings and state of a run".to_owned());
+    all.insert(TRAINER.to_owned(), "settings and state of a run".to_owned());
     if with_settings {
         for (group, object) in [("settings", settings), ("environment", environment)] {
             all.extend(run::flat(&object).into_iter().map(|(name, value)| (format!("{group}.{name}"), value)));

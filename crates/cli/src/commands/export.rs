@@ -7,11 +7,12 @@ use glob::Pattern;
 use serde_json::json;
 
 use crate::elements;
-use crate::failure::{Answer, Failure, Result};
-use crate::folder::open_latest;
-use crate::output::{Output, Progress, note, text};
+use crate::failure::{Answer, Failure, Result, note};
+use crate::folder::{TRAINER, open_latest};
+use crate::output::{Output, Progress};
 use crate::run;
 use crate::target::Target;
+use crate::text;
 
 /// Write some tensors of a checkpoint into a file of their own
 ///
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     }
     let tensors: Vec<NamedTensor> = wanted.iter().map(|info| copied(checkpoint, info)).collect();
     let mut metadata = checkpoint.metadata().clone();
-    metadata.remove(run::KEY);
+    metadata.remove(TRAINER);
     progress.next(Some(wanted.iter().map(|info| elements::size(info)).sum()));
     let warnings = Saver::new().save(args.target.path(), &[&tensors], &metadata)?;
     drop(progress);

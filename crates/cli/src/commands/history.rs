@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::commands::list::{scores_json, title};
 use crate::failure::{Answer, Result};
-use crate::output::{Output, Table, text};
+use crate::output::{Output, Table};
 use crate::run::Evaluations;
 use crate::target::refuse_existing;
+use crate::text;
 
 /// Show the evaluations of a run as a table, CSV, JSON or a curve
 ///

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::failure::{Answer, Result};
 use crate::folder::{ATTEMPTS, Damaged, Entry, Folder, is_gone, nothing_in};
-use crate::output::{BAD, GOOD, Output, Progress, Table, text};
+use crate::output::{BAD, GOOD, Output, Progress, Table};
 use crate::run::Evaluations;
+use crate::text;
 
 /// List the checkpoints of a folder
 ///

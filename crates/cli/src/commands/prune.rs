@@ -8,9 +8,10 @@ use earlystop::checkpoint::{Keep, Saved, Store};
 use serde_json::{Value, json};
 
 use crate::commands::list::damaged_json;
-use crate::failure::{Answer, Failure, Result};
+use crate::failure::{Answer, Failure, Result, note};
 use crate::folder::Folder;
-use crate::output::{BAD, Output, Progress, Table, note, text};
+use crate::output::{BAD, Output, Progress, Table};
+use crate::text;
 
 /// Delete the checkpoints of a folder, but for those to keep
 ///

@@ -9,8 +9,9 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::commands::history::evaluation_json;
 use crate::failure::{Answer, Failure, Result};
-use crate::output::{Output, Table, text};
+use crate::output::{Output, Table};
 use crate::run::Evaluations;
+use crate::text;
 
 /// Show where stopping rules would have stopped a run
 ///

@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::commands::history::table_of;
 use crate::commands::list::seconds;
 use crate::elements::{self, Statistics};
-use crate::failure::{Answer, Result};
-use crate::folder::{Entry, open_latest};
-use crate::output::{Output, Progress, Table, note, text};
+use crate::failure::{Answer, Result, note};
+use crate::folder::{Entry, TRAINER, open_latest};
+use crate::output::{Output, Progress, Table};
 use crate::run::{self, Evaluations, Run};
+use crate::text;
 
 /// Show what a checkpoint contains
 ///
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
         print_object("settings", &settings, output)?;
         print_object("environment", &environment, output)?;
     }
-    let others = checkpoint.metadata().iter().filter(|(key, _)| !has_run || *key != run::KEY);
+    let others = checkpoint.metadata().iter().filter(|(key, _)| !has_run || *key != TRAINER);
     print_pairs("metadata", others.map(|(key, value)| (key.clone(), value.clone())).collect(), output)?;
     print_history(checkpoint, output)?;
     Ok(Answer::Fine)
@@ -214,7 +215,7 @@ fn json(args: &Args, checkpoint: &Checkpoint, run: Option<Run>) -> Result<Value>
     let metadata: Map<String, Value> = checkpoint
         .metadata()
         .iter()
-        .filter(|(key, _)| run.is_none() || *key != run::KEY)
+        .filter(|(key, _)| run.is_none() || *key != TRAINER)
         .map(|(key, value)| (key.clone(), Value::from(value.clone())))
         .collect();
     let run = run.unwrap_or_default();

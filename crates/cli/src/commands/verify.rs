@@ -7,9 +7,10 @@ use earlystop::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::commands::list::reason;
-use crate::failure::{Answer, Failure, Result};
+use crate::failure::{Answer, Failure, Result, note};
 use crate::folder::{Folder, is_gone};
-use crate::output::{BAD, GOOD, Output, Progress, note, text};
+use crate::output::{BAD, GOOD, Output, Progress};
+use crate::text;
 
 /// Read checkpoints as a whole and compare their checksums
 ///

@@ -6,11 +6,11 @@ use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 mod table;
-pub(crate) mod text;
 
 pub(crate) use table::Table;
 
 use crate::failure::{Failure, Result};
+use crate::text;
 
 const TITLE: Style = Style::new().bold();
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -85,12 +85,6 @@ impl Output {
     pub(crate) fn finish(mut self) -> Result<()> {
         self.stream.flush().map_err(Failure::Output)
     }
-}
-
-/// Tells on the standard error what is no error.
-pub(crate) fn note(text: &str) {
-    // There is nobody to tell if it is closed.
-    let _ = writeln!(io::stderr(), "earlystop: {text}");
 }
 
 /// Shows on a terminal how far a command is that reads much.

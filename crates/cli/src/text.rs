@@ -16,7 +16,7 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// Says whether a character must not reach a terminal: control characters, invisible ones and those that reverse the text.
-pub(super) fn is_unsafe(character: char) -> bool {
+pub(crate) fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
