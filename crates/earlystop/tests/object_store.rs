@@ -248,7 +248,7 @@ fn an_archive_can_be_read_at_its_own_url() {
     let error = read.save(5, None, &[], &Metadata::new()).unwrap_err().to_string();
     assert!(error.contains("is an archive"), "{error}");
     let foreign = second;
-    assert!(matches!(store.archive_after(&foreign), Err(Error::Argument { .. })));
+    assert!(matches!(store.archive_after(&foreign), Err(Error::Setting { .. })));
 }
 
 #[test]

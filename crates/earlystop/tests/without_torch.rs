@@ -131,6 +131,52 @@ fn an_error_of_such_a_function_is_returned() {
 }
 
 #[test]
+fn produced_values_must_have_the_size_of_their_shape() {
+    let (_dir, path) = scratch();
+    let save = |pieces: &[&[u8]]| {
+        let values = Values::produced_by(Dtype::U8, [4], |write| pieces.iter().try_for_each(|piece| write(piece)));
+        Saver::new().save(&path, &[&vec![NamedTensor::new("w", values)]], &Metadata::new())
+    };
+    save(&[&[1, 2], &[], &[3, 4]]).unwrap();
+    for (wrong, found) in [(&[&[5u8, 6, 7][..]][..], 3), (&[&[5, 6, 7], &[8, 9]], 5), (&[], 0)] {
+        let error = save(wrong).unwrap_err().to_string();
+        let expected = format!("\"w\": its shape [4] has 4 bytes, but {found} were passed on");
+        assert!(error.contains(&expected), "{error}");
+    }
+    let failing = Values::produced_by(Dtype::U8, [4], |write| {
+        write(&[0])?;
+        Err(Error::other("the source is gone"))
+    });
+    let error = Saver::new().save(&path, &[&vec![NamedTensor::new("w", failing)]], &Metadata::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the source is gone");
+    assert_eq!(Checkpoint::read(&path).unwrap().bytes("w").unwrap(), [1, 2, 3, 4]);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+
+    let values = Values::produced_by(Dtype::U8, [4], |write| write(&[0; 4]));
+    let error = Saver::new().restore(&path, &[&vec![NamedTensor::new("w", values)]]).unwrap_err();
+    assert!(matches!(&error, Error::State { name, .. } if name == "w"), "{error}");
+}
+
+#[test]
+fn a_range_of_a_tensor_is_read_from_whichever_file_has_it() {
+    let (_dir, path) = scratch();
+    let (a, b) = ([1u8, 2, 3, 4], [5u8, 6, 7, 8]);
+    let state = vec![NamedTensor::new("a", &a[..]), NamedTensor::new("b", &b[..])];
+    Saver::new().split_above(4).save(&path, &[&state], &Metadata::new()).unwrap();
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    let mut bytes = [0; 2];
+    checkpoint.read_range("b", 2, &mut bytes).unwrap();
+    assert_eq!(bytes, [7, 8]);
+    for start in [3, u64::MAX] {
+        assert!(matches!(checkpoint.read_range("b", start, &mut bytes), Err(Error::State { .. })));
+    }
+    assert!(matches!(checkpoint.read_range("c", 0, &mut bytes), Err(Error::State { .. })));
+    let sizes = checkpoint.files().map(|file| std::fs::metadata(file).unwrap().len());
+    assert_eq!((checkpoint.files().count(), checkpoint.file_bytes()), (2, sizes.sum()));
+    assert!(checkpoint.modified().is_some());
+}
+
+#[test]
 fn a_large_state_is_converted_block_by_block() {
     let (_dir, path) = scratch();
     let values: Vec<f64> = (0..3_000_000).map(|number| f64::from(number % 1000) / 8.0).collect();

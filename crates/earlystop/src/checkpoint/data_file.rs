@@ -40,6 +40,19 @@ impl DataFile {
         Ok((DataFile { path, file, data_start, seal, version }, header))
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The size of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.version.0
+    }
+
+    pub(super) fn modified(&self) -> Option<SystemTime> {
+        self.version.1
+    }
+
     /// Reads the data of a tensor in pieces, and returns whether its checksum is right or there is none.
     pub(super) fn check(&self, tensor: &HeaderTensor, buffer: &mut [u8]) -> Result<bool> {
         let HeaderTensor { content, range, sha256 } = tensor;

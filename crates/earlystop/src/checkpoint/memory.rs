@@ -187,3 +187,41 @@ impl<V: View + Send + Sync> Place for Viewed<'_, V> {
         restore(&converted)
     }
 }
+
+/// Values that a function passes on while they are saved.
+pub(super) struct Produced<F> {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<i64>,
+    pub(super) produce: F,
+}
+
+impl<F> Place for Produced<F>
+where
+    F: Fn(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send + Sync,
+{
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> Vec<i64> {
+        self.shape.clone()
+    }
+
+    fn bytes(&self) -> usize {
+        let size = |size: &i64| usize::try_from(*size).unwrap_or(usize::MAX);
+        let count = self.shape.iter().map(size).fold(1, usize::saturating_mul);
+        count.saturating_mul(self.dtype.bitsize()) / 8
+    }
+
+    fn read(&self, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        (self.produce)(&mut |bytes| bytes.chunks(BLOCK_BYTES).try_for_each(&mut *each))
+    }
+
+    fn why_read_only(&self) -> Option<&'static str> {
+        Some("its values can only be saved: restore into a `&mut` slice, or make them by Values::restored_by")
+    }
+
+    fn overwrite(&self, _: Dtype, _: &mut Vec<u8>, _: Read<'_>) -> Result<()> {
+        Ok(()) // nothing to write to, see `why_read_only`
+    }
+}

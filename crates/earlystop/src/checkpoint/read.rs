@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use super::data_file::VERIFY_BYTES;
+use super::data_file::{DataFile, VERIFY_BYTES};
 use super::header::{Content, HeaderTensor, Seal};
 use super::opened::{Opened, open};
 use super::threads::run_on_threads;
@@ -76,8 +77,13 @@ impl Checkpoint {
         Ok(Checkpoint { path, opened, data_bytes, is_verified })
     }
 
-    /// Reads all data and compares the checksums, on several threads if there is much.
-    pub(super) fn verify(&mut self) -> Result<()> {
+    /// Reads all data and compares the checksums, on several threads if there is much: [`open`](Self::open) and then `verify` are
+    /// [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn verify(&mut self) -> Result<()> {
         let Opened { files, tensors, .. } = &self.opened;
         let next = AtomicUsize::new(0);
         let findings = Mutex::new(Vec::new());
@@ -132,6 +138,21 @@ impl Checkpoint {
         &self.path
     }
 
+    /// Returns the paths of the files that contain the tensors: one, or the parts of a state in several files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.opened.files.iter().map(DataFile::path)
+    }
+
+    /// Returns the size in bytes of all files with tensors.
+    pub fn file_bytes(&self) -> u64 {
+        self.opened.files.iter().map(DataFile::bytes).sum()
+    }
+
+    /// Returns when the last of these files was written, if the file system records it.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.opened.files.iter().filter_map(DataFile::modified).max()
+    }
+
     /// Returns what the writer stored beside the tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.opened.metadata
@@ -180,6 +201,35 @@ impl Checkpoint {
         bytes.resize((end - start) as usize, 0);
         self.read_data(file, &mut bytes, start)?;
         Ok(bytes)
+    }
+
+    /// Fills `buffer` with the bytes of a tensor from position `start` on, for tensors that are too large for the memory.
+    ///
+    /// Does not compare the tensor's checksum: [`read`](Self::read) the checkpoint first.
+    ///
+    /// ```
+    /// # use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.safetensors");
+    /// # Saver::new().save(&path, &[&vec![NamedTensor::new("w", &[1.0f32, 2.0][..])]], &Metadata::new())?;
+    /// let mut second = [0; 4];
+    /// Checkpoint::read(&path)?.read_range("w", 4, &mut second)?;
+    /// assert_eq!(f32::from_le_bytes(second), 2.0);
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`](crate::Error::State) if there is no tensor of this name, or it ends before the buffer is full;
+    /// [`Error::Io`](crate::Error::Io) or [`Error::Checkpoint`](crate::Error::Checkpoint) if the file cannot be read.
+    pub fn read_range(&self, name: &str, start: u64, buffer: &mut [u8]) -> Result<()> {
+        let (file, tensor) = self.find(name)?;
+        let bytes = tensor.range.end - tensor.range.start;
+        if start.checked_add(buffer.len() as u64).is_none_or(|end| end > bytes) {
+            let expected = format!("{} bytes from byte {start} on were asked for, but it has {bytes}", buffer.len());
+            return Err(Error::state(name, expected));
+        }
+        self.read_data(file, buffer, tensor.range.start + start)
     }
 
     /// Reads a tensor into contiguous memory on the CPU.

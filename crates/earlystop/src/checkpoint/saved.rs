@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Metadata;
+
 /// A checkpoint in a folder, as its header describes it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -18,6 +20,14 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// Takes what the entries of a store say, and the given step if they say none.
+    pub(super) fn of(path: PathBuf, step: u64, internal: &Metadata) -> Self {
+        let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
+        let score = internal.get("score").and_then(|value| value.parse().ok());
+        let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
+        Saved { path, step, score, commit }
+    }
+
     /// The score, unless it is no number.
     pub(super) fn rank(&self) -> Option<f64> {
         self.score.filter(|score| !score.is_nan())

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::Saver;
 use super::keep::by_score;
 use super::layout::{EXTENSION, base_of};
-use super::{Keep, Metadata, Savable, Saved, Warning};
+use super::{Checkpoint, Keep, Metadata, Savable, Saved, Warning};
 use crate::{Error, Result};
-use folder::FolderStore;
+use folder::{FolderStore, step_of};
 use place::Place;
 #[cfg(feature = "object-store")]
 use remote::RemoteStore;
@@ -113,6 +113,25 @@ pub struct Valid {
     pub saved: Option<Saved>,
     /// Those that should have come before it.
     pub skipped: Vec<Skipped>,
+}
+
+impl Checkpoint {
+    /// Returns the step, the score and the number of the save, if a [`Store`] saved the checkpoint, or else the step in its name.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Checkpoint, Metadata, Store};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let path = Store::open(dir.path())?.save(100, Some(0.5), &[], &Metadata::new())?.path;
+    /// let saved = Checkpoint::open(&path)?.saved().expect("a store saved it");
+    /// assert_eq!((saved.step, saved.score, saved.commit), (100, Some(0.5), 1));
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    pub fn saved(&self) -> Option<Saved> {
+        let recorded = self.internal().get("step").and_then(|step| step.parse().ok());
+        let step = recorded.or_else(|| step_of(self.path()))?;
+        Some(Saved::of(self.path().to_owned(), step, self.internal()))
+    }
 }
 
 impl Store {

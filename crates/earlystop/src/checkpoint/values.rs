@@ -6,7 +6,7 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, View};
 
 use super::TensorInfo;
-use super::memory::{Element, Memory, Place, Read, Slice, Viewed};
+use super::memory::{Element, Memory, Place, Produced, Read, Slice, Viewed};
 #[cfg(feature = "torch")]
 use super::torch;
 use crate::{Error, Result};
@@ -100,7 +100,19 @@ impl<'a> NamedTensor<'a> {
     /// Calls `each` with the elements in row-major order, block by block.
     pub(super) fn for_each_block(&self, each: &mut dyn FnMut(Block<'_>) -> Result<()>) -> Result<()> {
         match &self.values.0 {
-            Source::Other(place) => place.read(&mut |bytes| each(Block::Bytes(bytes))),
+            Source::Other(place) => {
+                let (expected, mut found) = (place.bytes(), 0usize);
+                let wrong = |found: usize| {
+                    let problem =
+                        format!("its shape {:?} has {expected} bytes, but {found} were passed on", self.shape);
+                    Err(Error::state(&self.name, problem))
+                };
+                place.read(&mut |bytes| {
+                    found = found.saturating_add(bytes.len());
+                    if found > expected { wrong(found) } else { each(Block::Bytes(bytes)) }
+                })?;
+                if found == expected { Ok(()) } else { wrong(found) }
+            }
             #[cfg(feature = "torch")]
             Source::Torch(tensor) => {
                 torch::for_each_block(&self.name, tensor, &mut |block| each(Block::Torch(&self.name, block)))
@@ -187,6 +199,36 @@ impl<'a> Values<'a> {
         restore: impl FnMut(&[u8]) -> Result<()> + Send + 'a,
     ) -> Self {
         Values(Source::Other(Arc::new(Viewed::new(view, Some(Box::new(restore))))))
+    }
+
+    /// Creates values that are computed, or read from elsewhere, while a save writes them: the whole tensor is never in memory.
+    ///
+    /// `produce` passes the bytes on in row-major order, in as many pieces as it likes. Its error ends the save, and the path holds
+    /// what it held before. The values can be saved, but not restored.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver, Values};
+    /// use earlystop::safetensors::Dtype;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.safetensors");
+    /// let squares = Values::produced_by(Dtype::U16, [100, 10], |write| {
+    ///     (0..100u16).try_for_each(|row| write(&[(row * row).to_le_bytes(); 10].concat()))
+    /// });
+    /// Saver::new().save(&path, &[&vec![NamedTensor::new("squares", squares)]], &Metadata::new())?;
+    /// assert_eq!(Checkpoint::read(&path)?.bytes("squares")?[1980..1982], 9801u16.to_le_bytes());
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A save returns [`Error::State`](crate::Error::State) if `produce` passes on more or fewer bytes than the shape has.
+    pub fn produced_by(
+        dtype: Dtype,
+        shape: impl Into<Vec<i64>>,
+        produce: impl Fn(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + Send + Sync + 'a,
+    ) -> Self {
+        Values(Source::Other(Arc::new(Produced { dtype, shape: shape.into(), produce })))
     }
 
     fn share(&self) -> Values<'a> {

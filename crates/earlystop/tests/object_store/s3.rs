@@ -159,7 +159,11 @@ fn child_survives_a_lost_answer() {
     let counter = lost.clone();
     let _proxy = place.proxy(move |line| {
         let is_commit = line.starts_with("PUT ") && line.contains("/commits/");
-        if is_commit && counter.fetch_add(1, Ordering::SeqCst) % 2 == 0 { Action::LoseAnswer } else { Action::Forward }
+        if is_commit && counter.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+            Action::LoseAnswer
+        } else {
+            Action::Forward
+        }
     });
     let mut store = Store::open(place.url()).unwrap();
     for step in 1..=3 {

@@ -333,12 +333,7 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
 /// Reads the header of a file whose name carries a step.
 fn read_saved(path: PathBuf, step: u64) -> Result<Saved, Skipped> {
     match describe(&path) {
-        Ok(internal) => {
-            let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
-            let score = internal.get("score").and_then(|value| value.parse().ok());
-            let (step, commit) = (number("step").unwrap_or(step), number("commit").unwrap_or(0));
-            Ok(Saved { path, step, score, commit })
-        }
+        Ok(internal) => Ok(Saved::of(path, step, &internal)),
         Err(error) => Err(Skipped { path, error }),
     }
 }
@@ -386,7 +381,7 @@ fn new_subfolder(folder: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// The step in a name: 100 in `step-000100.safetensors` and in `step-000100.2.safetensors`.
-fn step_of(path: &Path) -> Option<u64> {
+pub(super) fn step_of(path: &Path) -> Option<u64> {
     let base = base_of(path);
     let name = base.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?;
     let (step, count) = name.split_once('.').unwrap_or((name, "2"));
