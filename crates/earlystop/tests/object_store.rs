@@ -252,6 +252,17 @@ fn an_archive_can_be_read_at_its_own_url() {
 }
 
 #[test]
+fn folders_have_any_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("ein Lauf/größer & später/1+1=2");
+    let mut store = Store::open(url(&folder)).unwrap();
+    assert!(store.list().unwrap().is_empty() && !folder.exists());
+    save(&mut store, 1);
+    assert_eq!(Store::open(url(&folder)).unwrap().latest_valid().unwrap().saved.unwrap().step, 1);
+    assert_eq!(keys(&folder, "data").len(), 1);
+}
+
+#[test]
 fn commits_deleted_by_hand_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(url(dir.path())).unwrap();

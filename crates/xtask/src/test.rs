@@ -38,6 +38,16 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     }
     let without_libtorch = ["test", "--package=earlystop", "--no-default-features", "--locked"];
     cargo(&workspace, "pass the tests without libtorch", without_libtorch, long)?;
+    let object_storage = [
+        "test",
+        "--package=earlystop",
+        "--no-default-features",
+        "--features=object-store",
+        "--locked",
+        "--lib",
+        "--test=object_store",
+    ];
+    cargo(&workspace, "pass the tests of object storage", object_storage, long)?;
     let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
     cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
     test_kernel(&workspace, &environment)?;

@@ -48,6 +48,52 @@
 //! | a changing working directory | a store keeps its folder; a [`Saver`] resolves relative paths at each call |
 //! | read-only folders | reading needs neither a lock nor write permission |
 //!
+//! # Object storage
+//!
+//! With the feature `object-store`, [`Store::open`] and the trainer's `checkpoints` also take a URL, so that a run outlasts
+//! the machine it runs on:
+//!
+//! | | URL | credentials, from the environment |
+//! |---|---|---|
+//! | Amazon S3, and servers that speak S3 | `s3://bucket/runs/1` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`; those of a cloud's own machines |
+//! | Google Cloud Storage | `gs://bucket/runs/1` | `GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT` |
+//! | Azure Blob Storage | `az://container/runs/1` | `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY` |
+//! | a folder, with the same layout | `file:///data/runs/1` | |
+//!
+#![cfg_attr(feature = "object-store", doc = "```no_run")]
+#![cfg_attr(not(feature = "object-store"), doc = "```ignore")]
+//! use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store};
+//!
+//! let mut bias = [1.0f32, 2.0];
+//! let network = vec![NamedTensor::new("layer_fc1.bias", &mut bias[..])];
+//! let mut store = Store::open("s3://bucket/runs/1")?.keep(Keep::last(2).best(1));
+//! if let Some(saved) = store.latest_valid()?.saved {
+//!     Saver::new().restore(&saved.path, &[&network])?; // the path of a local copy
+//! }
+//! store.save(100, Some(0.84), &[&network], &Metadata::new())?;
+//! # Ok::<(), earlystop::Error>(())
+//! ```
+//!
+//! - A save writes to the folder for temporary files (`TMPDIR`), uploads from there, and commits with one conditional write.
+//!   If the process is killed or the connection fails at any time, the store contains the old state or the new one.
+//! - [`Saved::path`] is a URL. [`Store::latest_valid`] and [`Store::best_valid`] download a checkpoint, compare its checksums
+//!   and return the path of the copy. Copies are deleted with the store, and earlier if the checkpoint is deleted.
+//! - Of two stores at the same URL, the newer one takes over, also from a process that is still running elsewhere. The older
+//!   one fails at its next save with [`Error::Locked`](crate::Error::Locked), or
+//!   [`Error::TakenOver`](crate::Error::TakenOver) in the same process.
+//! - Requests that fail are repeated for one minute, each with a limit of two minutes (`AWS_TIMEOUT`, `GOOGLE_TIMEOUT` or
+//!   `AZURE_TIMEOUT` set another, such as `300s`). A refused connection, an unknown host and missing credentials are reported
+//!   within seconds. The trainer then trains on and tries again at its next save.
+//! - Uploads read a file in parts of 8 MB. A killed process may leave an upload in parts incomplete, which only the server
+//!   sees: let a lifecycle rule of the bucket abort incomplete multipart uploads after a day. All other leftovers are deleted
+//!   by the next store that locks.
+//! - To decide what to delete, a store reads the manifest only: it does not download checkpoints to see whether they are valid.
+//! - Archives of [`Store::archive_after`] can be opened by their URLs, for reading.
+//! - Credentials are never written to files, messages or `Debug` output. URLs that contain some are refused.
+//!
+//! The server must support conditional writes (`If-None-Match`), as S3, Google Cloud Storage, Azure and MinIO document. The tests
+//! run against moto, a server that imitates S3, with connections that fail. The services themselves have not been tested.
+//!
 //! # Elsewhere
 //!
 //! What others do, by their documentation and issue trackers (TensorFlow's `tf.compat.v1.train.Saver`, Keras 3's

@@ -23,6 +23,7 @@ fn quarters(value: f32) -> Vec<NamedTensor<'static>> {
 #[test]
 fn saves_in_a_loop() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
+    writeln!(std::io::stdout().lock(), "ready").unwrap();
     let mut store = Store::open(folder).unwrap().keep(Keep::last(2)).split_above(200_000);
     let first = store.latest().unwrap().map_or(1, |saved| saved.step + 1);
     for step in first.. {
@@ -41,10 +42,11 @@ pub(crate) fn again_and_again(folder: &str, kills: u32, max_ms: u64, expect_no_l
         // What killed processes leave on this machine goes with this folder.
         let local = tempfile::tempdir().unwrap();
         let mut child = command.env("TMPDIR", local.path()).stdout(Stdio::piped()).spawn().unwrap();
-        sleep(Duration::from_millis(random.gen_range(20..max_ms)));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with("ready")), "the child has started");
+        sleep(Duration::from_millis(random.gen_range(0..max_ms)));
         child.kill().unwrap();
         child.wait().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let last = lines.filter_map(|line| line.strip_prefix("saved ")?.parse::<u64>().ok()).last();
         acknowledged = last.unwrap_or(acknowledged);
         let mut store = Store::open(folder).unwrap();

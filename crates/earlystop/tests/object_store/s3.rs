@@ -365,3 +365,29 @@ fn a_restore_reads_the_local_copy() {
     drop(target);
     assert_eq!(values, [7.0; 3]);
 }
+
+/// `cargo test --release --test object_store memory -- --ignored --nocapture`, with `EARLYSTOP_TEST_URL`.
+#[test]
+#[ignore = "measures the memory that a large checkpoint takes"]
+fn memory_of_a_gigabyte() {
+    let Ok(folder) = std::env::var("EARLYSTOP_TEST_URL") else { return };
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    let values = vec![1.0f32; 250_000_000];
+    let mut store = Store::open(folder).unwrap();
+    let before = peak();
+    let start = Instant::now();
+    store.save(1, None, &[&vec![NamedTensor::new("w", &values[..])]], &Metadata::new()).unwrap();
+    let saved = (peak(), start.elapsed());
+    let start = Instant::now();
+    assert!(store.latest_valid().unwrap().saved.is_some());
+    let (read, time) = (peak(), start.elapsed());
+    println!(
+        "1 GB: {before} MB before, {} MB after a save of {:?}, {read} MB after reading in {time:?}",
+        saved.0, saved.1
+    );
+    assert!(read - before < 256);
+}

@@ -42,7 +42,7 @@ pub(crate) fn expect_same_bits(folder: &str) {
     let mut fresh = trainer(folder);
     assert!(fresh.resume(|event| assert!(matches!(event, Event::Resumed { notes, .. } if notes.is_empty()))).unwrap());
     assert!(history(&fresh).len() >= expected.len());
-    replay(&Patience::new(20).into(), fresh.history()).unwrap();
+    assert_eq!(replay(fresh.history(), [Patience::new(20).into()]).rows.len(), 1);
     let restored = fresh.restore_best().unwrap();
     assert!(restored.is_best() && restored.file.is_some(), "{restored}");
 }
@@ -138,4 +138,28 @@ fn another_run_in_the_same_place_is_refused() {
     other.start_over().unwrap();
     other.optimize(10, |_| ()).unwrap();
     assert_eq!(Store::open(url(dir.path())).unwrap().list().unwrap().len(), 1);
+}
+
+#[test]
+fn a_failed_upload_is_reported_and_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(&url(dir.path()));
+    trainer.optimize(20, |_| ()).unwrap();
+    // No object can be created where a file is in the place of the folder.
+    let (data, aside) = (dir.path().join("data"), dir.path().join("aside"));
+    std::fs::rename(&data, &aside).unwrap();
+    std::fs::write(&data, "").unwrap();
+    let mut failed = 0;
+    let ended = trainer.optimize(30, |event| failed += u32::from(matches!(event, Event::SaveFailed { .. })));
+    let error = ended.unwrap_err();
+    assert!(matches!(error, earlystop::Error::Io { .. }) && error.to_string().contains("cannot upload"), "{error}");
+    assert_eq!((failed, trainer.iteration()), (3, 50));
+    std::fs::remove_file(&data).unwrap();
+    std::fs::rename(&aside, &data).unwrap();
+    trainer.optimize(10, |event| assert!(!matches!(event, Event::SaveFailed { .. }))).unwrap();
+    drop(trainer);
+    let mut fresh = self::trainer(&url(dir.path()));
+    assert!(fresh.resume(|_| ()).unwrap());
+    assert_eq!((fresh.iteration(), fresh.history().len()), (60, 6));
+    assert_eq!(keys(dir.path(), "data"), named_keys(dir.path()));
 }

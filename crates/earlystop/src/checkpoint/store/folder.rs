@@ -10,7 +10,6 @@ use super::super::files::{Files, folder_of, sync_folder};
 use super::super::keep::by_score;
 use super::super::layout::{EXTENSION, base_of, base_of_part, is_index};
 use super::super::lock::{Lock, State};
-use super::super::opened::describe;
 use super::super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
 use super::super::read::Checkpoint;
 use super::super::threads::run_on_threads;
@@ -66,7 +65,7 @@ impl FolderStore {
         FolderStore { saver: self.saver.split_above(bytes), ..self }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "object-store"))]
     pub(super) fn with_saver(self, saver: Saver) -> Self {
         FolderStore { saver, ..self }
     }

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+#[cfg(test)]
+use super::super::Saved;
 use super::super::checksum::{hex, hex_sha256};
 use super::super::files::{Files, folder_of, is_unsupported, sync_folder};
 use super::super::opened::describe;
-use super::super::{Checkpoint, CheckpointPart, Metadata, Savable, Saved, Warning};
+use super::super::{Checkpoint, CheckpointPart, Metadata, Warning};
 #[cfg(test)]
 use super::Store;
 use super::folder::{FolderStore, Writer, files};

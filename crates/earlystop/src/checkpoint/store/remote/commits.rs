@@ -51,7 +51,7 @@ enum Attempt {
     Committed,
     /// Another writer has this number.
     Refused(Owner),
-    /// It has the number, but another writer has a greater one.
+    /// Another writer has a greater number, and may have continued from this commit.
     Overtaken(Owner),
 }
 
@@ -176,7 +176,7 @@ impl Writer {
         match self.attempt(objects, &contents) {
             Ok(Attempt::Committed) => {}
             Ok(Attempt::Refused(owner)) => {
-                objects.delete(uploaded);
+                objects.delete(uploaded.into_iter().collect());
                 return Err(self.taken_over(objects, &owner));
             }
             Ok(Attempt::Overtaken(owner)) => return Err(self.taken_over(objects, &owner)),
@@ -227,11 +227,11 @@ impl Writer {
                     return Ok(Attempt::Refused(found.writer));
                 }
                 Ok(Some(_)) => "an earlier attempt to commit has succeeded late: try again",
-                // It may have been deleted, since there are newer ones.
+                // It may have been deleted, since there are newer ones. Perhaps it was this one, and they name its objects.
                 Ok(None) => match self.newer(objects, number) {
                     Ok(Some(owner)) => {
                         self.is_uncertain = false;
-                        return Ok(Attempt::Refused(owner));
+                        return Ok(Attempt::Overtaken(owner));
                     }
                     // Servers may answer so because of a commit at the same time.
                     Ok(None) if created.is_ok() && tries.next().is_some() => {
@@ -295,7 +295,7 @@ impl Writer {
         for key in self.contents.keys() {
             garbage.remove(key);
         }
-        self.garbage.extend(objects.delete(garbage.into_iter().collect()));
+        self.garbage = objects.delete(garbage);
     }
 }
 

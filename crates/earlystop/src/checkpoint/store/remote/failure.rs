@@ -125,6 +125,9 @@ impl Failure {
 pub(super) fn explain(scheme: Scheme, error: &object_store::Error, last: Option<Failure>) -> io::Error {
     let (kind, text) = match (last, error) {
         (Some(failure), _) => failure.explain(scheme),
+        (None, object_store::Error::InvalidPath { .. }) => {
+            (ErrorKind::InvalidInput, "the path contains characters that no object's name may have".to_owned())
+        }
         (None, _) if scheme == Scheme::File => return of_disk(error),
         (None, object_store::Error::NotFound { .. }) => (ErrorKind::NotFound, "there is no such object".to_owned()),
         (None, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
@@ -132,8 +135,8 @@ pub(super) fn explain(scheme: Scheme, error: &object_store::Error, last: Option<
         }
         // What the environment says is invalid, such as a key that cannot be decoded.
         (None, _) => {
-            let (kind, _) = Failure::NoCredentials.explain(scheme);
-            (kind, "the credentials or settings in the environment cannot be used".to_owned())
+            let (kind, text) = Failure::NoCredentials.explain(scheme);
+            (kind, format!("{text}; or they are there and cannot be used"))
         }
     };
     io::Error::new(kind, text)

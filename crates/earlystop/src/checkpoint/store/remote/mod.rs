@@ -10,14 +10,16 @@ mod manifest;
 mod objects;
 mod transfer;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-use super::super::files::folder_of;
+use super::super::files::Files;
 use super::super::keep::by_score;
-use super::super::{Checkpoint, CheckpointPart, Keep, Metadata, Savable, Warning};
+use super::super::{Checkpoint, CheckpointPart, Keep, Metadata, Savable, Saver, Warning};
 use super::folder::FolderStore;
 use super::history::{number_of, segments};
 use super::place::Url;
@@ -39,10 +41,25 @@ pub(super) struct RemoteStore {
     archive: Option<String>,
     keep: Keep,
     writer: Option<Writer>,
+    /// Held while local copies are made: those of deleted checkpoints are deleted then.
+    copying: Mutex<()>,
     /// The folder on this machine.
     local: FolderStore,
     /// Deleted on drop.
     directory: TempDir,
+}
+
+/// Files that need not outlast a power failure.
+#[derive(Debug)]
+struct Unsynced;
+
+impl Files for Unsynced {
+    fn sync(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl RemoteStore {
@@ -52,8 +69,17 @@ impl RemoteStore {
         let (objects, archive) = find(url)?;
         let directory = tempfile::Builder::new().prefix("earlystop-").tempdir();
         let directory = directory.map_err(io_error(&std::env::temp_dir(), "create a folder for local copies in"))?;
-        let local = FolderStore::open(directory.path())?;
-        Ok(RemoteStore { objects, path, archive, keep: Keep::all(), writer: None, local, directory })
+        let local = FolderStore::open(directory.path())?.with_saver(Saver::with_files(Arc::new(Unsynced)));
+        Ok(RemoteStore {
+            objects,
+            path,
+            archive,
+            keep: Keep::all(),
+            writer: None,
+            copying: Mutex::new(()),
+            local,
+            directory,
+        })
     }
 
     /// Says which checkpoints stay when another is saved.
@@ -67,20 +93,25 @@ impl RemoteStore {
     }
 
     #[cfg(test)]
-    pub(super) fn with_saver(self, saver: super::super::Saver) -> Self {
+    pub(super) fn with_saver(self, saver: Saver) -> Self {
         RemoteStore { local: self.local.with_saver(saver), ..self }
     }
 
     /// Takes over from an older store, if there is one, and deletes what killed ones have left.
     pub(super) fn lock(&mut self) -> Result<()> {
-        match &mut self.writer {
-            Some(writer) => match writer.check(&self.objects)? {
-                State::Held => {}
-                State::Lost => self.writer = None,
-            },
-            None => return self.writer().map(drop),
-        }
+        self.check(true)?;
         self.writer().map(drop)
+    }
+
+    /// Checks that no newer store has taken over: always, or only if it is not known how the last commit ended.
+    fn check(&mut self, always: bool) -> Result<()> {
+        if let Some(writer) = &mut self.writer
+            && (always || writer.is_uncertain())
+            && writer.check(&self.objects)? == State::Lost
+        {
+            self.writer = None;
+        }
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut Writer> {
@@ -88,12 +119,7 @@ impl RemoteStore {
             let expected = "a store to save into: this one is an archive, which can only be read";
             return Err(Error::setting("checkpoint folder", expected, self.path.display()));
         }
-        if let Some(writer) = &mut self.writer
-            && writer.is_uncertain()
-            && writer.check(&self.objects)? == State::Lost
-        {
-            self.writer = None;
-        }
+        self.check(false)?;
         if self.writer.is_none() {
             self.writer = Some(Writer::take(&self.objects)?);
         }
@@ -273,6 +299,7 @@ impl RemoteStore {
 
     /// Returns a listed checkpoint with the path of a local copy.
     pub(super) fn local_copy(&self, saved: Saved) -> Result<Saved> {
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, contents) = self.contents()?;
         match self.copy(&contents, &saved)? {
             Ok((copy, _)) => Ok(copy),
@@ -281,6 +308,7 @@ impl RemoteStore {
     }
 
     fn first_valid(&self, order: impl Fn(Vec<Saved>) -> Vec<Saved>) -> Result<Valid> {
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tries = 0..TRIES;
         'tries: loop {
             let (number, contents) = self.contents()?;

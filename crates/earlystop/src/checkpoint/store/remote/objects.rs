@@ -1,5 +1,6 @@
 //! Access to the objects of a store, for callers that wait.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -33,6 +34,8 @@ const PART_BYTES: u64 = 8 << 20;
 const MAX_PARTS: u64 = 9_000;
 const PARTS_AT_ONCE: usize = 3;
 const DELETED_AT_ONCE: usize = 8;
+/// What could not be deleted by then is left for the next commit.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a failed request is tried again, and for how long.
 const MAX_RETRIES: usize = 10;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -266,17 +269,25 @@ impl Objects {
         }
     }
 
-    /// Deletes objects, and returns the names of those that are still there, perhaps.
-    pub(super) fn delete(&self, names: Vec<String>) -> Vec<String> {
-        let deleted = stream::iter(names.into_iter().map(|name| async move {
+    /// Deletes objects for a limited time, and returns the names of those that are still there, perhaps.
+    pub(super) fn delete(&self, names: BTreeSet<String>) -> BTreeSet<String> {
+        let mut left = names.clone();
+        let deletions = names.into_iter().map(|name| async move {
             let key = self.key(&name);
-            match self.objects.delete(&key).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => None,
-                Err(_) => Some(name),
+            let outcome = self.objects.delete(&key).await;
+            (name, matches!(outcome, Ok(()) | Err(object_store::Error::NotFound { .. })))
+        });
+        let mut deletions = stream::iter(deletions).buffer_unordered(DELETED_AT_ONCE);
+        let all = async {
+            while let Some((name, is_deleted)) = deletions.next().await {
+                if is_deleted {
+                    left.remove(&name);
+                }
             }
-        }));
-        let left = deleted.buffer_unordered(DELETED_AT_ONCE).filter_map(|left| async { left });
-        self.wait(async { Ok(left.collect().await) }).unwrap_or_default()
+        };
+        // What is left because of an error is as good as what is left because of the time.
+        let _ = self.wait(async { Ok(tokio::time::timeout(DELETE_TIMEOUT, all).await.is_ok()) });
+        left
     }
 
     /// For `file://`: the folder of a name on the disk, where killed writers may have left temporary files.

@@ -172,3 +172,70 @@ fn read_content(file: &mut File, bytes: u64) -> io::Result<Content> {
     let bytes = io::copy(&mut file.take(bytes), &mut sum)?;
     Ok(Content { bytes, sha256: hex(&sum.finalize()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::super::place::Place;
+    use super::*;
+
+    fn objects(folder: &Path) -> Objects {
+        let url = format!("file://{}", folder.display());
+        let Ok(Place::Remote(url)) = Place::of(Path::new(&url)) else { panic!("{url}") };
+        Objects::new(url).unwrap()
+    }
+
+    #[test]
+    fn a_growing_file_is_in_few_objects_and_each_byte_is_uploaded_few_times() {
+        for max in [1, 40, 3000] {
+            let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+            let objects = objects(dirs[0].path());
+            let path = dirs[1].path().join("history-0001.jsonl");
+            let mut file = File::create(&path).unwrap();
+            let mut random = ChaCha8Rng::seed_from_u64(max);
+            let mut segment = Segment { name: "history-0001.jsonl".to_owned(), chunks: Vec::new() };
+            let (mut total, mut sent) = (0, 0);
+            for round in 0..300 {
+                let bytes: Vec<u8> = (0..random.gen_range(1..=max)).map(|_| random.r#gen()).collect();
+                file.write_all(&bytes).unwrap();
+                total += bytes.len() as u64;
+                let mut uploaded = Vec::new();
+                segment = upload_segment(&objects, &path, segment, &mut uploaded).unwrap();
+                assert_eq!((segment.bytes(), uploaded.len()), (total, 1));
+                sent += segment.chunks.last().unwrap().content.bytes;
+                assert!(segment.chunks.len() as f64 <= 2.0 + (total as f64).log2(), "{:?}", segment.chunks);
+                if round % 50 == 0 {
+                    let copy = dirs[2].path().join("history-0001.jsonl");
+                    assert!(fetch_segment(&objects, &segment, &copy).unwrap());
+                    assert_eq!(fs::read(&copy).unwrap(), fs::read(&path).unwrap());
+                }
+            }
+            assert!(sent as f64 <= total as f64 * (total as f64).log2(), "{sent} for {total} bytes");
+            let unchanged = upload_segment(&objects, &path, segment.clone(), &mut Vec::new()).unwrap();
+            assert_eq!(unchanged, segment);
+        }
+    }
+
+    #[test]
+    fn a_local_copy_of_another_content_is_replaced() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let objects = objects(dirs[0].path());
+        let path = dirs[1].path().join("history-0001.jsonl");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let segment = Segment { name: "history-0001.jsonl".to_owned(), chunks: Vec::new() };
+        let segment = upload_segment(&objects, &path, segment, &mut Vec::new()).unwrap();
+        for other in ["", "one\n", "one\nTWO\n", "something else that is longer"] {
+            fs::write(&path, other).unwrap();
+            assert!(!is_continued(&path, &segment));
+            assert!(fetch_segment(&objects, &segment, &path).unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        }
+        fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        assert!(fetch_segment(&objects, &segment, &path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n", "lines that are not committed yet stay");
+    }
+}
