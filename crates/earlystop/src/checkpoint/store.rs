@@ -28,7 +28,7 @@ const PREFIX: &str = "step-";
 /// Keeps checkpoints in a folder: `step-000100.safetensors`, `step-000200.safetensors`, …
 ///
 /// With the feature `object-store`, the folder may also be the URL of a place in object storage, such as
-/// `s3://bucket/runs/1`: see [Object storage](super::checkpoint#object-storage).
+/// `s3://bucket/runs/1`: see [Object storage](crate::checkpoint#object-storage).
 ///
 /// A store reads everything from the checkpoints themselves. So it finds all checkpoints again after a
 /// restart, in a copy of the folder, and after files were deleted by hand.
@@ -156,7 +156,7 @@ impl Store {
         Store(map!(self.0, store => store.keep(keep)))
     }
 
-    /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. See [`Saver::split_above`].
+    /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. See [`Saver::split_above`](super::Saver::split_above).
     ///
     /// Such a checkpoint is listed by the path of its index, `step-000100.safetensors.index.json`.
     pub fn split_above(self, bytes: u64) -> Self {
@@ -197,7 +197,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`lock`](Self::lock) and [`Saver::save`]; the old checkpoints are all there then. [`Error::Io`] with "delete"
+    /// As [`lock`](Self::lock) and [`Saver::save`](super::Saver::save); the old checkpoints are all there then. [`Error::Io`] with "delete"
     /// if only that failed: the new checkpoint is saved.
     pub fn save(
         &mut self,

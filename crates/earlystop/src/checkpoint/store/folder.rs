@@ -10,6 +10,7 @@ use super::super::files::{Files, folder_of, sync_folder};
 use super::super::keep::by_score;
 use super::super::layout::{EXTENSION, base_of, base_of_part, is_index};
 use super::super::lock::{Lock, State};
+use super::super::opened::describe;
 use super::super::parts::{move_checkpoint, parts_in, remove_checkpoint, remove_leftovers, remove_stale_index};
 use super::super::read::Checkpoint;
 use super::super::threads::run_on_threads;
