@@ -8,7 +8,7 @@
 //! as 64 hexadecimal digits, and the line. So it continues from a position in time proportional to the new lines.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,7 @@ pub(crate) struct Position {
     sha256: String,
 }
 
+#[cfg(feature = "object-store")]
 impl Position {
     /// Returns the name of the segment's file.
     pub(super) fn file(&self) -> &str {
@@ -56,7 +57,9 @@ impl Position {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
+}
 
+impl Position {
     /// Returns the position after one more line, which ends in a line break.
     fn after(mut self, line: &[u8]) -> Self {
         let sum = Sha256::new().chain_update(&self.sha256).chain_update(line);
@@ -301,9 +304,10 @@ fn read_segment(folder: &Path, at: &Position) -> Result<(Head, Vec<u8>), String>
 }
 
 /// Returns where the lines before a segment are, if its first line says so.
+#[cfg(feature = "object-store")]
 pub(super) fn parent_of(path: &Path) -> Option<Position> {
     let mut first = String::new();
-    io::BufReader::new(File::open(path).ok()?).read_line(&mut first).ok()?;
+    io::BufRead::read_line(&mut io::BufReader::new(File::open(path).ok()?), &mut first).ok()?;
     serde_json::from_str::<Head>(&first).ok()?.parent
 }
 
