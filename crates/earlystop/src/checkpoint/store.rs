@@ -13,6 +13,7 @@ use place::Place;
 #[cfg(feature = "object-store")]
 use remote::RemoteStore;
 
+mod appending;
 mod folder;
 mod history;
 mod place;

@@ -16,6 +16,7 @@ use super::super::read::Checkpoint;
 use super::super::threads::run_on_threads;
 use super::super::writing::{is_abandoned, temporaries};
 use super::super::{Keep, Metadata, Savable, Saver, Warning};
+use super::history::{clear_history, copy_history};
 use super::{PREFIX, Position, Saved, Skipped, Valid, internal_entries, name_for};
 use crate::error::io_error;
 use crate::{Error, Result};
@@ -187,7 +188,7 @@ impl FolderStore {
         }
         remove_leftover_parts(saver.files(), &folder);
         writer.saved.clear();
-        Writer::clear_history(saver.files(), &folder)
+        clear_history(saver.files(), &folder)
     }
 
     /// Moves every checkpoint committed after `saved` into a new subfolder, `after-step-000200`, and returns that folder.
@@ -207,7 +208,7 @@ impl FolderStore {
             return Ok(None);
         }
         let archive = new_subfolder(&folder, &format!("after-{PREFIX}{:06}", saved.step))?;
-        Writer::copy_history(saver.files(), &folder, &archive)?;
+        copy_history(saver.files(), &folder, &archive)?;
         let moved = later.iter().try_for_each(|path| move_checkpoint(saver.files(), &archive, path));
         writer.look(&folder)?;
         moved?;

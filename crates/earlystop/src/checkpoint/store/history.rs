@@ -22,7 +22,6 @@ use super::super::opened::describe;
 use super::super::{Checkpoint, CheckpointPart, Metadata, Warning};
 #[cfg(test)]
 use super::Store;
-use super::folder::{FolderStore, Writer, files};
 use crate::error::io_error;
 use crate::{Error, Result};
 
@@ -37,31 +36,27 @@ pub(super) const KEY: &str = "history";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// The name of the segment's file.
-    file: String,
+    pub(super) file: String,
     /// The size of the segment up to here.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// The number of lines up to here, with those of the earlier segments and without heads.
     lines: u64,
     /// The running checksum.
     sha256: String,
 }
 
-#[cfg(feature = "object-store")]
 impl Position {
-    /// Returns the name of the segment's file.
-    pub(super) fn file(&self) -> &str {
-        &self.file
+    /// Returns the first line of a new segment, and the position after it.
+    pub(super) fn begin(path: &Path, parent: Option<&Self>) -> (Vec<u8>, Self) {
+        let head = Head { history: FORMAT, parent: parent.cloned() }.to_line();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let lines = parent.map_or(0, |parent| parent.lines);
+        let start = Self { file, bytes: head.len() as u64, lines, sha256: hex_sha256(&head) };
+        (head, start)
     }
 
-    /// Returns the size of the segment up to here.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Position {
     /// Returns the position after one more line, which ends in a line break.
-    fn after(mut self, line: &[u8]) -> Self {
+    pub(super) fn after(mut self, line: &[u8]) -> Self {
         let sum = Sha256::new().chain_update(&self.sha256).chain_update(line);
         self.sha256 = hex(&sum.finalize());
         self.bytes += line.len() as u64;
@@ -137,112 +132,26 @@ impl FoundHistory {
     }
 }
 
-impl FolderStore {
-    /// Appends lines after a position and waits until they are on the disk. Returns the position after them, or nothing if the
-    /// segment is gone or shorter than it was.
-    ///
-    /// Lines after the position that no checkpoint in the folder needs are cut off: a save that failed or was killed left
-    /// them. Else a new segment begins, and also if the segment takes no more lines.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock); [`Error::Io`] if the lines cannot be written.
-    pub(super) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
-        self.writer()?;
-        let path = self.absolute.join(&at.file);
-        let file = match OpenOptions::new().append(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(_) => return self.begin_history(Some(at), lines).map(Some),
-        };
-        let bytes = file.metadata().map_err(io_error(&path, "find the size of"))?.len();
-        if bytes < at.bytes {
-            return Ok(None);
-        }
-        if bytes > at.bytes && (is_needed_after(&self.absolute, at)? || file.set_len(at.bytes).is_err()) {
-            return self.begin_history(Some(at), lines).map(Some);
-        }
-        match write_lines(self.saver.files(), &file, &lines.concat()) {
-            Ok(warning) => {
-                self.warn_not_synced(&path, warning);
-                Ok(Some(lines.iter().fold(at.clone(), |position, line| position.after(line))))
-            }
-            Err(error) => {
-                let _ = file.set_len(at.bytes);
-                match error.kind() {
-                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Err(io_error(&path, "append to")(error)),
-                    _ => self.begin_history(Some(at), lines).map(Some),
-                }
-            }
-        }
-    }
-
-    /// Begins a new segment, with these lines, that continues another one from a position or stands for itself. Waits until
-    /// it is on the disk. Returns the position after the lines.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock); [`Error::Io`] if the segment cannot be written.
-    pub(super) fn begin_history(&mut self, parent: Option<&Position>, lines: &[Vec<u8>]) -> Result<Position> {
-        self.begin_history_after(0, parent, lines)
-    }
-
-    /// [`begin_history`](Self::begin_history) with a segment whose number is greater than `last`.
-    pub(super) fn begin_history_after(
-        &mut self,
-        last: u64,
-        parent: Option<&Position>,
-        lines: &[Vec<u8>],
-    ) -> Result<Position> {
-        self.writer()?;
-        let (path, file) = create_segment(self.saver.files(), &self.absolute, last, parent)?;
-        let head = Head { history: FORMAT, parent: parent.cloned() }.to_line();
-        let start = Position {
-            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            bytes: head.len() as u64,
-            lines: parent.map_or(0, |parent| parent.lines),
-            sha256: hex_sha256(&head),
-        };
-        match write_lines(self.saver.files(), &file, &[head, lines.concat()].concat()) {
-            Ok(warning) => self.warn_not_synced(&path, warning),
-            Err(error) => {
-                let _ = self.saver.files().remove(&path);
-                return Err(io_error(&path, "write")(error));
-            }
-        }
-        let synced = sync_folder(self.saver.files(), &self.absolute);
-        let warning = synced.map_err(io_error(&self.absolute, "sync the folder to the disk"))?;
-        self.warn(warning.into_iter().collect());
-        Ok(lines.iter().fold(start, |position, line| position.after(line)))
-    }
-
-    fn warn_not_synced(&mut self, path: &Path, reason: Option<String>) {
-        self.warn(reason.map(|reason| Warning::NotSynced { path: path.to_owned(), reason }).into_iter().collect());
-    }
+/// Deletes the history.
+pub(super) fn clear_history(files: &dyn Files, folder: &Path) -> Result<()> {
+    segments(folder)?.iter().try_for_each(|(_, path)| files.remove(path).map_err(io_error(path, "delete")))
 }
 
-impl Writer {
-    /// Deletes the history.
-    pub(super) fn clear_history(files: &dyn Files, folder: &Path) -> Result<()> {
-        segments(folder)?.iter().try_for_each(|(_, path)| files.remove(path).map_err(io_error(path, "delete")))
-    }
-
-    /// Copies the history into an archive of checkpoints, since both parts of the run continue from it.
-    pub(super) fn copy_history(files: &dyn Files, folder: &Path, archive: &Path) -> Result<()> {
-        segments(folder)?.iter().try_for_each(|(_, path)| {
-            let copied = archive.join(path.file_name().unwrap_or_default());
-            let copy = || {
-                fs::copy(path, &copied)?;
-                let file = OpenOptions::new().append(true).open(&copied)?;
-                write_lines(files, &file, &[]).map(drop)
-            };
-            copy().map_err(io_error(path, "copy to the archive"))
-        })
-    }
+/// Copies the history into an archive of checkpoints, since both parts of the run continue from it.
+pub(super) fn copy_history(files: &dyn Files, folder: &Path, archive: &Path) -> Result<()> {
+    segments(folder)?.iter().try_for_each(|(_, path)| {
+        let copied = archive.join(path.file_name().unwrap_or_default());
+        let copy = || {
+            fs::copy(path, &copied)?;
+            let file = OpenOptions::new().append(true).open(&copied)?;
+            write_lines(files, &file, &[]).map(drop)
+        };
+        copy().map_err(io_error(path, "copy to the archive"))
+    })
 }
 
 /// Returns the position of the history among the entries of the checkpoint at `path`, if it is recorded.
-fn position_in(internal: &Metadata, path: &Path) -> Result<Option<Position>> {
+pub(super) fn position_in(internal: &Metadata, path: &Path) -> Result<Option<Position>> {
     let json = internal.get(KEY);
     json.map(|json| serde_json::from_str(json)).transpose().map_err(|error| Error::Checkpoint {
         path: path.to_owned(),
@@ -311,19 +220,8 @@ pub(super) fn parent_of(path: &Path) -> Option<Position> {
     serde_json::from_str::<Head>(&first).ok()?.parent
 }
 
-/// Says whether a checkpoint in the folder may need lines of a segment after a position. Reads all headers.
-fn is_needed_after(folder: &Path, at: &Position) -> Result<bool> {
-    let is_needed = |path: PathBuf| match describe(&path).and_then(|internal| position_in(&internal, &path)) {
-        Ok(position) => position.is_some_and(|it| it.file == at.file && it.bytes > at.bytes),
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => false,
-        // An undamaged copy of it may be put back.
-        Err(_) => true,
-    };
-    Ok(files(folder)?.into_iter().any(|(path, _)| is_needed(path)))
-}
-
 /// Writes all bytes and waits until they are on the disk; returns why they cannot be synced on a file system without sync.
-fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<Option<String>> {
+pub(super) fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<Option<String>> {
     while !bytes.is_empty() {
         match files.write(file, bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -339,7 +237,12 @@ fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<O
 }
 
 /// Creates the segment that follows all others and number `last`, and its parent also if that is missing: it may be put back.
-fn create_segment(files: &dyn Files, folder: &Path, last: u64, parent: Option<&Position>) -> Result<(PathBuf, File)> {
+pub(super) fn create_segment(
+    files: &dyn Files,
+    folder: &Path,
+    last: u64,
+    parent: Option<&Position>,
+) -> Result<(PathBuf, File)> {
     let parent = parent.and_then(|parent| number_of(&parent.file));
     let numbers = segments(folder)?.into_iter().map(|(number, _)| number);
     let mut number = numbers.chain(parent).fold(last, u64::max);

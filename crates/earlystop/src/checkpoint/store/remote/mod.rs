@@ -190,15 +190,15 @@ impl RemoteStore {
 
     /// Appends lines to the local copy of the history; the next save uploads them.
     pub(super) fn append_history(&mut self, at: &Position, lines: &[Vec<u8>]) -> Result<Option<Position>> {
-        let path = self.directory.path().join(at.file());
+        let path = self.directory.path().join(&at.file);
         let writer = self.writer()?;
-        if let Some(segment) = writer.contents.history.iter().find(|segment| segment.name == at.file()) {
-            if !writer.continued.contains(at.file()) && !transfer::is_continued(&path, segment) {
+        if let Some(segment) = writer.contents.history.iter().find(|segment| segment.name == at.file) {
+            if !writer.continued.contains(&at.file) && !transfer::is_continued(&path, segment) {
                 return Ok(None);
             }
-            writer.continued.insert(at.file().to_owned());
+            writer.continued.insert(at.file.clone());
             // What is committed stays.
-            if segment.bytes() > at.bytes() {
+            if segment.bytes() > at.bytes {
                 return self.begin_history(Some(at), lines).map(Some);
             }
         }
@@ -210,7 +210,7 @@ impl RemoteStore {
         let history = &self.writer()?.contents.history;
         let last = history.iter().filter_map(|segment| number_of(&segment.name)).max().unwrap_or(0);
         let begun = self.local.begin_history_after(last, parent, lines)?;
-        self.writer()?.continued.insert(begun.file().to_owned());
+        self.writer()?.continued.insert(begun.file.clone());
         Ok(begun)
     }
 

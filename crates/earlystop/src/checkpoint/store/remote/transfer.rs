@@ -116,7 +116,7 @@ pub(super) fn fetch_history(
     let mut next = position;
     let mut seen = BTreeSet::new();
     while let Some(at) = next.take() {
-        let Some(segment) = contents.history.iter().find(|segment| segment.name == at.file()) else { return Ok(false) };
+        let Some(segment) = contents.history.iter().find(|segment| segment.name == at.file) else { return Ok(false) };
         let path = folder.join(&segment.name);
         if !seen.insert(&segment.name) || !fetch_segment(objects, segment, &path)? {
             return Ok(false);
