@@ -1,6 +1,6 @@
 //! A model of your own: a recurrent network that learns to write Rust, character by character, from the source of this crate.
 //!
-//! `cargo run --release --example own_text [FOLDER [ITERATIONS]]`. Monitored by its loss, in nats per character, with dropout,
+//! `cargo run --release --example own_text [FOLDER [ITERATIONS [SOURCES]]]`. SOURCES is another folder to learn from. Monitored by its loss, in nats per character, with dropout,
 //! clipped gradients and a learning-rate schedule. Stopped or killed, and started again, it resumes from its last checkpoint.
 
 use std::path::Path;
@@ -107,7 +107,8 @@ fn main() -> Result<()> {
     let iterations = arguments.next().map_or(Ok(5000), |count| count.parse()).map_err(Error::other)?;
     stop::on_signals()?;
     let mut text = Vec::new();
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text).map_err(Error::other)?;
+    let sources = arguments.next().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/src").to_owned());
+    read(Path::new(&sources), &mut text).map_err(Error::other)?;
     // Sequences that overlap by one character; the last tenth of the text is the validation set.
     let sequences = Tensor::from_slice(&text).unfold(0, LENGTH + 1, LENGTH);
     let train = sequences.size()[0] * 9 / 10;

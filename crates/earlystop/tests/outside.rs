@@ -1,5 +1,5 @@
-//! The steps of the crate's README in a project of one's own, outside the clone, and the examples there. Long: it compiles everything
-//! once more, as a user does.
+//! The steps of the crate's README in a project of one's own, outside the clone, and the examples there. Long, since it compiles the
+//! library with its default features.
 #![cfg(all(feature = "torch", target_os = "linux"))]
 
 use std::fs;
@@ -22,7 +22,10 @@ impl Project {
             "[package]\nname = \"digits\"\nedition = \"2024\"\n[dependencies]\nearlystop = {{ path = {:?} }}\ntch = \"=0.26.0\"\n",
             package.to_str().unwrap()
         );
-        project.write("Cargo.toml", &manifest);
+        // Not `--release`, and with the clone's settings: so the dependencies that were compiled for the tests are used.
+        let (_, profiles) =
+            include_str!("../../../Cargo.toml").split_once("\n[profile").expect("the clone has profiles");
+        project.write("Cargo.toml", &format!("{manifest}[profile{profiles}"));
         let readme = include_str!("../README.md");
         let (_, script) = readme.split_once("   ```rust,no_run\n").expect("step 3 has the script");
         let script = script.split("   ```").next().unwrap_or_default();
@@ -30,9 +33,15 @@ impl Project {
             "src/main.rs",
             &script.lines().map(|line| line.get(3..).unwrap_or("")).collect::<Vec<_>>().join("\n"),
         );
-        for name in ["own_table.rs", "own_table.csv", "own_text.rs", "own_images.rs"] {
-            project
-                .write(&format!("examples/{name}"), &fs::read_to_string(package.join("examples").join(name)).unwrap());
+        // By other names, since cargo puts the programs beside those of the clone's examples.
+        for (name, copy) in [
+            ("own_table.rs", "my_table.rs"),
+            ("own_table.csv", "own_table.csv"),
+            ("own_text.rs", "my_text.rs"),
+            ("own_images.rs", "my_images.rs"),
+        ] {
+            let file = fs::read_to_string(package.join("examples").join(name)).unwrap();
+            project.write(&format!("examples/{copy}"), &file);
         }
         // The versions that the clone was tested with, which are on this machine.
         fs::copy(clone.join("Cargo.lock"), project.path("Cargo.lock")).unwrap();
@@ -53,7 +62,7 @@ impl Project {
     /// A command with the environment of a user who has done the README's first step.
     fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        let libtorch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.libtorch").canonicalize().unwrap();
+        let libtorch = std::env::var_os("LIBTORCH").expect("cargo's configuration of the clone says where libtorch is");
         for (name, _) in std::env::vars_os() {
             if name
                 .to_str()
@@ -63,7 +72,8 @@ impl Project {
             }
         }
         cargo.current_dir(self.folder.path()).env("LIBTORCH", libtorch).env("GOMP_SPINCOUNT", "1000");
-        cargo.arg("--offline");
+        let this = std::env::current_exe().unwrap();
+        cargo.arg("--offline").env("CARGO_TARGET_DIR", this.ancestors().nth(3).unwrap());
         cargo
     }
 
@@ -76,7 +86,7 @@ impl Project {
 
     /// Runs the script and sends Ctrl-C at the first evaluation; gives what it printed.
     fn run_and_stop(&self) -> Vec<String> {
-        let mut child = self.cargo().args(["run", "--release"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = self.cargo().args(["run"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut printed = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
             if line.contains("Validation Acc") && printed.iter().all(|line: &String| !line.contains("Validation Acc")) {
@@ -103,9 +113,11 @@ fn the_readmes_steps_and_the_examples_work_outside_the_clone() {
     let printed = project.run_and_stop();
     assert!(printed.iter().any(|line| line.starts_with("Resumed from ")), "{printed:#?}");
 
-    for (name, iterations) in [("own_table", "200"), ("own_text", "20"), ("own_images", "50")] {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let runs = [("my_table", "200", ""), ("my_text", "20", sources), ("my_images", "50", "data/MNIST")];
+    for (name, iterations, more) in runs {
         let folder = format!("checkpoints/{name}");
-        project.passes(&["run", "--release", "--example", name, "--", &folder, iterations]);
+        project.passes(&["run", "--example", name, "--", &folder, iterations, more]);
         assert!(project.path(&folder).join("history-0001.jsonl").is_file(), "{name}");
     }
 }

@@ -17,9 +17,8 @@ use sha2::{Digest, Sha256};
 #[cfg(test)]
 use super::super::Saved;
 use super::super::checksum::{hex, hex_sha256};
-use super::super::files::{Files, folder_of, is_unsupported, sync_folder};
-use super::super::opened::describe;
-use super::super::{Checkpoint, CheckpointPart, Metadata, Warning};
+use super::super::files::{Files, folder_of, is_unsupported};
+use super::super::{Checkpoint, CheckpointPart, Metadata};
 #[cfg(test)]
 use super::Store;
 use crate::error::io_error;
