@@ -21,7 +21,7 @@ pub(crate) fn size(info: &TensorInfo) -> u64 {
     (u128::from(count(&info.shape)) * info.dtype.bitsize() as u128 / 8).try_into().unwrap_or(u64::MAX)
 }
 
-/// Says whether a type is floating point that is averaged: [`encode`] knows it.
+/// Says whether a type is a floating-point type that can be averaged, see [`encode`].
 pub(crate) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
 }
@@ -76,7 +76,7 @@ fn of<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> impl Iter
     bytes.as_chunks().0.iter().map(move |bytes| from(*bytes))
 }
 
-/// What the values of a tensor are like.
+/// Statistics of the values of a tensor.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(crate) struct Statistics {
     /// The number of finite values. The four that follow are those of finite values.

@@ -10,7 +10,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 /// The answer of a command that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Nothing to complain about.
+    /// Success.
     Fine,
     /// Different, damaged, or nothing found.
     Otherwise,
@@ -25,11 +25,11 @@ impl Answer {
 /// Why a command could not do its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// There is nothing of what was asked for.
+    /// Nothing was found.
     Nothing(String),
-    /// All else. The lines are escaped.
+    /// Any other failure. The lines are escaped.
     Message(Vec<String>),
-    /// The output takes no more.
+    /// The output cannot be written, for example because the pipe is closed.
     Output(io::Error),
 }
 
@@ -45,7 +45,7 @@ impl From<earlystop::Error> for Failure {
     }
 }
 
-/// Tells on the standard error what is no error.
+/// Prints a note to standard error.
 pub(crate) fn note(text: &str) {
     // There is nobody to tell if it is closed.
     let _ = writeln!(io::stderr(), "earlystop: {text}");

@@ -18,10 +18,10 @@ pub(crate) fn is_of_optimizer(name: &str) -> bool {
     OPTIMIZERS.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The state of a trainer, as far as it says what the run is.
+/// The part of a trainer's state that describes the run.
 #[derive(Default)]
 pub(crate) struct Run {
-    /// What was chosen for the run.
+    /// The settings of the run.
     pub(crate) settings: Map<String, Value>,
     /// The machine and the versions.
     pub(crate) environment: Map<String, Value>,
@@ -196,7 +196,7 @@ pub(crate) fn flat(object: &Map<String, Value>) -> Vec<(String, String)> {
     all
 }
 
-/// Shows a JSON value with few signs: `layer conv2d, kernel 5`.
+/// Formats a JSON value compactly: `layer conv2d, kernel 5`.
 fn plain(value: &Value) -> String {
     let join = |items: Vec<String>| items.join(", ");
     match value {

@@ -102,7 +102,7 @@ pub(crate) fn small(value: f64) -> String {
     }
 }
 
-/// Cuts a text that is too long, after it was escaped.
+/// Escapes a text and truncates it to a number of characters.
 pub(crate) fn cut(text: &str, characters: usize) -> String {
     let escaped = escaped(text);
     match escaped.char_indices().nth(characters) {

@@ -53,8 +53,16 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     cargo(&workspace, "pass the tests of object storage", object_storage, long)?;
     let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
     cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
-    let lints = ["--no-default-features", "--features=object-store", "--all-targets", "--", "--deny=warnings"];
-    let lints = ["clippy", "--package=earlystop", "--locked"].into_iter().chain(lints);
+    let lints = [
+        "clippy",
+        "--package=earlystop",
+        "--no-default-features",
+        "--features=object-store",
+        "--all-targets",
+        "--locked",
+        "--",
+        "--deny=warnings",
+    ];
     cargo(&workspace, "pass clippy with object storage", lints, long)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     Ok(Answer::Fine)
 }
 
-/// All that keeps files from being averaged, compared with the first one.
+/// Everything that prevents averaging the other files with the first one.
 fn problems(inputs: &[Checkpoint]) -> Vec<String> {
     let mut problems = Vec::new();
     for input in inputs {
@@ -138,7 +138,7 @@ fn mean<'a>(inputs: &'a [Checkpoint], info: &'a TensorInfo) -> NamedTensor<'a> {
     NamedTensor::new(info.name.clone(), values)
 }
 
-/// What all files say, except for the trainer's state, and the names of the files.
+/// The metadata that all files share, without the trainer's state, and the names of the files.
 fn metadata(inputs: &[Checkpoint]) -> Metadata {
     let Some((first, others)) = inputs.split_first() else { return Metadata::new() };
     let mut metadata = first.metadata().clone();

@@ -16,7 +16,8 @@ use crate::text;
 
 /// List the checkpoints of a folder
 ///
-/// Shows step, scores, size and age, and which is the best and which the latest. Reads headers only. Files that cannot be read are listed with the reason, and the exit status is 1 then.
+/// Shows the step, scores, size and age of each checkpoint, and marks the best and the latest. Reads headers only. Files that
+/// cannot be read are listed with the reason; the exit status is then 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     Ok(Answer::fine_if(folder.damaged.is_empty()))
 }
 
-/// Reads all files, and moves those that are damaged to the others.
+/// Reads all files, and moves damaged ones to the list of damaged files.
 fn verify(folder: &mut Folder) {
     let mut progress = Progress::new(folder.entries.len());
     for mut entry in std::mem::take(&mut folder.entries) {
@@ -78,7 +79,7 @@ fn verify(folder: &mut Folder) {
     }
 }
 
-/// Says what is wrong with a file, without its path where that is known.
+/// Describes what is wrong with a file, without its path, which is shown beside it.
 pub(crate) fn reason(path: &Path, error: &Error) -> String {
     let message = error.to_string();
     text::escaped(message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message))
@@ -87,7 +88,7 @@ pub(crate) fn reason(path: &Path, error: &Error) -> String {
 /// The evaluations of the steps, as far as they are known.
 struct Scores {
     by_step: BTreeMap<u64, Observation>,
-    /// Those to be shown.
+    /// The scores to show.
     metrics: Vec<Metric>,
 }
 

@@ -13,11 +13,11 @@ use crate::folder::Folder;
 use crate::output::{BAD, Output, Progress, Table};
 use crate::text;
 
-/// Delete the checkpoints of a folder, but for those to keep
+/// Delete the checkpoints of a folder, except those to keep
 ///
-/// A checkpoint stays if any --keep holds it; the latest always stays. Asks nothing: try --dry-run first. Files that decide what is
+/// A checkpoint stays if any --keep holds it; the latest always stays. Does not ask for confirmation: try --dry-run first. Files that decide what is
 /// deleted are read as a whole; damaged ones do not count and are never deleted, nor is any file that is not named like
-/// `step-000100.safetensors`. While a training saves into the folder, it is refused.
+/// `step-000100.safetensors`. Fails while a training is saving to the folder.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,10 +26,10 @@ Examples:
 pub(crate) struct Args {
     /// The folder
     folder: PathBuf,
-    /// Which to keep: last=N (saved last), best=N (of the highest scores), every=STEPS (multiples of it); may be given several times
+    /// Checkpoints to keep: last=N (most recently saved), best=N (highest scores) or every=STEPS (multiples of STEPS); may be given several times
     #[arg(long, value_name = "RULE", required = true)]
     keep: Vec<KeepRule>,
-    /// Tell what would be deleted, and delete nothing
+    /// Show what would be deleted, without deleting it
     #[arg(long)]
     dry_run: bool,
 }

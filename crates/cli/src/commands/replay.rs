@@ -1,4 +1,4 @@
-//! `earlystop replay`: what other stopping rules would have made of a run.
+//! `earlystop replay`: where other stopping rules would have stopped a run.
 
 use std::path::PathBuf;
 

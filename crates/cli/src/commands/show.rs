@@ -17,7 +17,7 @@ use crate::text;
 
 /// Show what a checkpoint contains
 ///
-/// Shows tensors, settings, environment, metadata and the end of the history. Reads headers only, but for --values. Of a folder, shows the latest checkpoint.
+/// Shows tensors, settings, environment, metadata and the end of the history. Reads headers only, unless --values is given. Of a folder, shows the latest checkpoint.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ Examples:
 pub(crate) struct Args {
     /// A file, the index of several files, or a folder
     path: PathBuf,
-    /// Read the tensors, and show what their values are like: where weights are NaN, or all zero
+    /// Read the tensors and show statistics of their values, for example to find weights that are NaN or all zero
     #[arg(long)]
     values: bool,
     /// Show the largest N tensors only

@@ -14,8 +14,7 @@ use crate::text;
 
 /// Read checkpoints as a whole and compare their checksums
 ///
-/// Prints one line for each. A file of another program has no checksums: that its header and its size are right is all that can
-/// be said. The exit status is 1 if any file is damaged. Reads in pieces of 256 kB.
+/// Prints one line for each. A file of another program has no checksums: only its header and size can be checked. The exit status is 1 if any file is damaged. Reads in pieces of 256 kB.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -76,18 +76,18 @@ impl Output {
         self.line(safe)
     }
 
-    /// Writes text that is no line, such as a script.
+    /// Writes bytes without adding a line break.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).map_err(Failure::Output)
     }
 
-    /// Ends the output: from here on, everything is written.
+    /// Flushes the output.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.stream.flush().map_err(Failure::Output)
     }
 }
 
-/// Shows on a terminal how far a command is that reads much.
+/// Shows the progress of a command that reads many files, if standard error is a terminal.
 pub(crate) struct Progress {
     is_shown: bool,
     all: usize,
@@ -95,7 +95,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins to read so many files.
+    /// Starts the progress of reading this number of files.
     pub(crate) fn new(all: usize) -> Self {
         Progress { is_shown: io::stderr().is_terminal(), all, done: 0 }
     }

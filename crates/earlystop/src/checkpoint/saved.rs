@@ -1,4 +1,4 @@
-//! A checkpoint among others.
+//! A checkpoint as a store lists it.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Takes what the entries of a store say, and the given step if they say none.
+    /// Uses the values that a store recorded, and the given step if it recorded none.
     pub(super) fn of(path: PathBuf, step: u64, internal: &Metadata) -> Self {
         let number = |key: &str| internal.get(key).and_then(|value| value.parse().ok());
         let score = internal.get("score").and_then(|value| value.parse().ok());
@@ -28,7 +28,7 @@ impl Saved {
         Saved { path, step, score, commit }
     }
 
-    /// The score, unless it is no number.
+    /// The score, unless it is NaN.
     pub(super) fn rank(&self) -> Option<f64> {
         self.score.filter(|score| !score.is_nan())
     }

@@ -373,11 +373,12 @@ fn internal_entries(new: &Saved, history: Option<&Position>) -> Vec<(&'static st
     entries
 }
 
-/// Where a new checkpoint is saved: over the one of the same step, unless that one is better.
-fn name_for(saved: &[Saved], new: &Saved) -> String {
+/// Returns the checkpoint that is saved next, beside those that are listed: over the one of the same step, unless that one is better.
+fn next_saved(folder: &Path, listed: &[Saved], last_commit: u64, step: u64, score: Option<f64>) -> Saved {
+    let mut new = Saved { path: PathBuf::new(), step, score, commit: last_commit.saturating_add(1) };
     let is_better = |name: &str| {
         let is_it = |old: &Saved| base_of(&old.path).file_name().is_some_and(|it| it == name);
-        saved.iter().any(|old| is_it(old) && old.rank() > new.rank())
+        listed.iter().any(|old| is_it(old) && old.rank() > new.rank())
     };
     let mut name = format!("{PREFIX}{:06}{EXTENSION}", new.step);
     let mut count = 1;
@@ -385,7 +386,8 @@ fn name_for(saved: &[Saved], new: &Saved) -> String {
         count += 1;
         name = format!("{PREFIX}{:06}.{count}{EXTENSION}", new.step);
     }
-    name
+    new.path = folder.join(name);
+    new
 }
 
 /// Returns the path of the last checkpoint that a [`Store`] saved into the folder and that is whole; none if there is no

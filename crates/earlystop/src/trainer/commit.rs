@@ -313,7 +313,7 @@ impl<M: Model> Trainer<M> {
 
     fn metadata(&self) -> Result<Metadata> {
         let json = serde_json::to_string(&self.state());
-        let json = json.map_err(|error| Error::state(KEY, format!("a state that cannot be saved: {error}")))?;
+        let json = json.map_err(|error| Error::state(KEY, error.to_string()))?;
         Ok(Metadata::from([(KEY.to_owned(), json)]))
     }
 

