@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 /// The versions whose files are stored, each in a folder of its name.
-const VERSIONS: [&str; 2] = ["0.1.0", "0.1.0-parts"];
+const VERSIONS: [&str; 3] = ["0.1.0", "0.1.0-parts", "0.1.0-history"];
 /// Those with the runs of trainers.
-const WITH_RUNS: [&str; 1] = ["0.1.0"];
+const WITH_RUNS: [&str; 2] = ["0.1.0", "0.1.0-history"];
 
 /// Returns whether the states in a folder are split into several files.
 fn is_split(folder: &Path) -> bool {
