@@ -12,6 +12,7 @@ use earlystop::{Examples, Network, Optimizer, Trainer};
 use serde::Serialize;
 
 use crate::Result;
+use crate::markdown::{Section, digits, table};
 use crate::statistics::median;
 
 /// The lengths of the runs, in evaluations. The bars compare the longest run with the shortest.
@@ -133,4 +134,33 @@ fn resume(folder: &Path) -> Result<f64> {
     let start = Instant::now();
     trainer.resume(|_| ())?;
     Ok(start.elapsed().as_secs_f64())
+}
+
+/// Writes down all lengths.
+pub(crate) fn section(lengths: &[Length]) -> Section {
+    let about = "What a run costs after more and more evaluations: all evaluations of the tutorial's patience together, one evaluation of \
+         the noise-aware rule on 5,000 images, one commit of a small network (a call of the trainer with an iteration, an \
+         evaluation, a line of the history and a checkpoint, with fsync), the size of that checkpoint, and resuming with the whole \
+         history. Patience and resuming take time for each evaluation; the others must not grow.";
+    let mut head = vec!["evaluations".to_owned()];
+    head.extend(lengths.iter().map(|length| length.evaluations.to_string()));
+    head.push("last / first".to_owned());
+    let head: Vec<_> = head.iter().map(String::as_str).collect();
+    let row = |name: &str, factor: f64, value: fn(&Length) -> f64| {
+        let mut cells = vec![name.to_owned()];
+        cells.extend(lengths.iter().map(|length| digits(factor * value(length))));
+        cells.push(match lengths {
+            [first, .., last] => format!("{:.2}×", value(last) / value(first)),
+            _ => "–".to_owned(),
+        });
+        cells
+    };
+    let rows = [
+        row("patience, all, ms", 1e3, |length| length.patience),
+        row("noise-aware, one, µs", 1e6, |length| length.noise_aware),
+        row("a commit, ms", 1e3, |length| length.commit),
+        row("a checkpoint, kB", 1e-3, |length| length.checkpoint_bytes as f64),
+        row("resuming, ms", 1e3, |length| length.resume),
+    ];
+    Section { title: "Long runs", about: about.to_owned(), table: table(&head, rows.into_iter()) }
 }

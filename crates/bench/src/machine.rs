@@ -1,6 +1,7 @@
 //! What the measurements were made on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::process::Command;
 
 use serde::Serialize;
@@ -21,21 +22,33 @@ pub(crate) struct Machine {
     pub(crate) rust: Option<String>,
 }
 
-/// Describes this machine.
-pub(crate) fn describe(load_before: Option<f64>) -> Machine {
+/// Names processor, load and compiler.
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, instruction_sets, load_before, rust } = self;
+        write!(f, "{processor}, {cores} cores ({})", instruction_sets.join(", "))?;
+        if let Some(load) = load_before {
+            write!(f, ", load average before it {load:.2}")?;
+        }
+        rust.iter().try_for_each(|version| write!(f, ", Rust {version}"))
+    }
+}
+
+/// Describes this machine, before anything is measured.
+pub(crate) fn describe() -> Machine {
     let fields = fields(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
     let flags = fields.get("flags").or(fields.get("Features")).map_or("", String::as_str);
     Machine {
         processor: fields.get("model name").cloned().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         instruction_sets: known_instruction_sets(flags),
-        load_before,
+        load_before: load_average(),
         rust: rust_version(),
     }
 }
 
 /// Gives the load average of the last minute, where the system tells it.
-pub(crate) fn load_average() -> Option<f64> {
+fn load_average() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 

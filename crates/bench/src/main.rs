@@ -5,48 +5,77 @@ mod contestant;
 mod figure;
 mod growth;
 mod job;
+mod load;
 mod machine;
+mod markdown;
 mod own_model;
 mod player;
 mod race;
 mod report;
 mod scaling;
+mod states;
 mod statistics;
+mod stores;
+mod waiting;
 mod worker;
 
 use std::path::PathBuf;
 
 use lexopt::ValueExt as _;
 
-use contestant::Rivals;
+use contestant::{Rivals, contestants};
 use job::Files;
 use report::Report;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-Usage: bench [--python PYTHON] [--quick] [--rounds N] [--no-scaling] [--no-accuracy] [--no-growth] [--no-own-model]
-             [--data FOLDER] [--out FOLDER]
+Usage: bench [PART...] [--python PYTHON] [--quick] [--rounds N] [--data FOLDER] [--out FOLDER]
 
-    --python PYTHON   plays PyTorch and Keras too, by the workers in crates/bench/python
+Parts; all of them unless some are named:
+    job               iterations, validations and saves of all contestants
+    scaling           batch sizes, widths of the network, threads
+    load              training while other processes are busy
+    precision         whether bfloat16 costs accuracy
+    long-runs         rules, commits and resuming after up to 100,000 evaluations
+    states            saving and restoring up to 6 GB, opening a store of up to 1,000 checkpoints, saving in the background
+    own-models        what a trainer adds to a bare loop
+
+    --python PYTHON   measures PyTorch, Keras and safetensors too, by the scripts in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
-    --rounds N        rounds that count; one more warms up each fresh set of processes
-    --no-scaling      leaves out the batch sizes, widths and threads
-    --no-accuracy     leaves out the training in both precisions
-    --no-growth       leaves out the costs of long runs
-    --no-own-model    leaves out what a trainer adds to a bare loop
+    --rounds N        rounds of the job that count; one more warms up each fresh set of processes
     --data FOLDER     MNIST's files; data/MNIST unless named
     --out FOLDER      where table, numbers and figure go; target/bench unless named";
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Job,
+    Scaling,
+    Load,
+    Precision,
+    LongRuns,
+    States,
+    OwnModels,
+}
+
+/// The parts by their names on the command line.
+const PARTS: [(&str, Part); 7] = [
+    ("job", Part::Job),
+    ("scaling", Part::Scaling),
+    ("load", Part::Load),
+    ("precision", Part::Precision),
+    ("long-runs", Part::LongRuns),
+    ("states", Part::States),
+    ("own-models", Part::OwnModels),
+];
 
 /// What the command line asks for.
 struct Options {
     python: Option<PathBuf>,
     quick: bool,
     rounds: Option<usize>,
-    scaling: bool,
-    accuracy: bool,
-    growth: bool,
-    own_model: bool,
+    parts: Vec<Part>,
     data: PathBuf,
     out: PathBuf,
 }
@@ -57,23 +86,21 @@ fn main() -> Result<()> {
         python: None,
         quick: false,
         rounds: None,
-        scaling: true,
-        accuracy: true,
-        growth: true,
-        own_model: true,
+        parts: Vec::new(),
         data: "data/MNIST".into(),
         out: "target/bench".into(),
     };
     while let Some(arg) = args.next()? {
         match arg {
             lexopt::Arg::Value(verb) if verb == "worker" => return worker::run(args),
+            lexopt::Arg::Value(verb) if verb == "busy" => return load::be_busy(),
+            lexopt::Arg::Value(name) => match PARTS.iter().find(|(part, _)| name == *part) {
+                Some((_, part)) => options.parts.push(*part),
+                None => return Err(format!("expected a part, found {name:?}\n\n{HELP}").into()),
+            },
             lexopt::Arg::Long("python") => options.python = Some(args.value()?.into()),
             lexopt::Arg::Long("quick") => options.quick = true,
             lexopt::Arg::Long("rounds") => options.rounds = Some(args.value()?.parse()?),
-            lexopt::Arg::Long("no-scaling") => options.scaling = false,
-            lexopt::Arg::Long("no-accuracy") => options.accuracy = false,
-            lexopt::Arg::Long("no-growth") => options.growth = false,
-            lexopt::Arg::Long("no-own-model") => options.own_model = false,
             lexopt::Arg::Long("data") => options.data = args.value()?.into(),
             lexopt::Arg::Long("out") => options.out = args.value()?.into(),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
@@ -83,40 +110,61 @@ fn main() -> Result<()> {
             _ => return Err(arg.unexpected().into()),
         }
     }
-    drive(&options)
+    if options.parts.is_empty() {
+        options.parts.extend(PARTS.map(|(_, part)| part));
+    }
+    measure(&options)
 }
 
-fn drive(options: &Options) -> Result<()> {
-    let load_before = machine::load_average();
-    let files = Files::prepare(&options.data, &options.out)?;
-    let rivals = match &options.python {
+/// Measures the parts, one after the other, and writes down each as soon as it is known.
+fn measure(options: &Options) -> Result<()> {
+    let Options { python, quick, rounds, parts, data, out } = options;
+    let (python, quick) = (python.as_deref(), *quick);
+    let files = Files::prepare(data, out)?;
+    let rivals = match python {
         Some(python) => Rivals::All { python },
-        None if options.quick => Rivals::None,
+        None if quick => Rivals::None,
         None => Rivals::Rust,
     };
-    let contestants = contestant::contestants(rivals)?;
-    let lengths = if options.quick { race::Lengths::quick() } else { race::Lengths::full() };
-    let lengths = race::Lengths { rounds: options.rounds.unwrap_or(lengths.rounds), ..lengths };
-    let standings = race::run(&contestants, &files, &lengths)?;
-    let scaling = match options.scaling {
-        true => Some(scaling::run(&contestants, &files, options.quick)?),
-        false => None,
-    };
-    let accuracies = match options.accuracy {
-        true => Some(accuracy::run(&options.data, options.quick)?),
-        false => None,
-    };
-    let growth = match options.growth {
-        true => Some(growth::run(&options.out, options.quick)?),
-        false => None,
-    };
-    let own_models = match options.own_model {
-        true => Some(own_model::run(&options.data, options.quick)?),
-        false => None,
-    };
-    let machine = machine::describe(load_before);
-    let report = Report { machine, lengths, standings, scaling, accuracies, growth, own_models };
-    report.write(&options.out)?;
+    let contestants = contestants(rivals)?;
+    let mut report = Report::new(machine::describe(), out);
+    for part in parts {
+        match part {
+            Part::Job => {
+                let lengths = if quick { race::Lengths::quick() } else { race::Lengths::full() };
+                let lengths = race::Lengths { rounds: rounds.unwrap_or(lengths.rounds), ..lengths };
+                report.add_job(lengths, &race::run(&contestants, &files, &lengths)?)?;
+            }
+            Part::Scaling => {
+                let rows = scaling::run(&contestants, &files, quick)?;
+                report.add("scaling", scaling::section(&rows), &rows)?;
+            }
+            Part::Load => {
+                let rows = load::run(&contestants, &files, quick)?;
+                report.add("load", load::section(&rows), &rows)?;
+            }
+            Part::Precision => {
+                let accuracies = accuracy::run(data, quick)?;
+                report.add("precision", accuracy::section(&accuracies), &accuracies)?;
+            }
+            Part::LongRuns => {
+                let lengths = growth::run(out, quick)?;
+                report.add("long_runs", growth::section(&lengths), &lengths)?;
+            }
+            Part::States => {
+                let states = states::run(out, python, quick)?;
+                report.add("states", states::section(&states), &states)?;
+                let waits = waiting::run(out, quick)?;
+                report.add("background", waiting::section(&waits), &waits)?;
+                let stores = stores::run(out, quick)?;
+                report.add("stores", stores::section(&stores), &stores)?;
+            }
+            Part::OwnModels => {
+                let overheads = own_model::run(data, quick)?;
+                report.add("own_models", own_model::section(&overheads), &overheads)?;
+            }
+        }
+    }
     println!("{}", report.markdown());
     Ok(())
 }

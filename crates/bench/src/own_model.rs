@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::job::SEED;
+use crate::markdown::{Section, table};
 use crate::statistics::{Spread, ratios};
 
 /// One model, trained alternately by a plain loop and by a trainer.
@@ -145,4 +146,21 @@ fn measure(
         bare: Spread::quartiles(&bare_ms),
         trainer: Spread::quartiles(&trainer_ms),
     })
+}
+
+/// Writes down both models.
+pub(crate) fn section(overheads: &[Overhead]) -> Section {
+    let about = "Milliseconds per iteration of a model that is written with tch, on batches of 64 images: a bare loop with tch's own Adam, and \
+         a trainer with this crate's, by turns in one process. The trainer also keeps the mean loss, seeds libtorch, asks for requests \
+         to stop, and evaluates at the end of a round on 64 images.";
+    let spread = |spread: &Spread, digits: usize| {
+        let Spread { median, low, high } = spread;
+        format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
+    };
+    let row = |it: &Overhead| {
+        let ratio = format!("{}×", spread(&it.ratio, 3));
+        vec![it.model.to_owned(), spread(&it.bare, 3), spread(&it.trainer, 3), ratio]
+    };
+    let head = ["model", "bare loop", "trainer", "trainer / bare"];
+    Section { title: "Own models", about: about.to_owned(), table: table(&head, overheads.iter().map(row)) }
 }

@@ -22,6 +22,14 @@ pub(crate) struct Player {
     pub(crate) introduction: Introduction,
 }
 
+/// How long OpenMP's threads spin while they wait.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Spin {
+    Briefly,
+    /// As long as they do where no environment variable is set.
+    AsInstalled,
+}
+
 /// What a worker says first.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Introduction {
@@ -55,12 +63,15 @@ struct Multiplied {
 
 impl Player {
     /// Starts a contestant's process and waits until it has loaded its data and built its network.
-    pub(crate) fn start(contestant: &Contestant, files: &Files, size: &Size) -> Result<Self> {
+    ///
+    /// All keep the memory that they free. OpenMP's threads spin for a short while only, or as long as they do by default.
+    pub(crate) fn start(contestant: &Contestant, files: &Files, size: &Size, spin: Spin) -> Result<Self> {
         let mut command = contestant.command();
-        // The same for all: how OpenMP's threads wait, which cargo's configuration otherwise says for all that it runs.
-        if std::env::var_os("GOMP_SPINCOUNT").is_none() {
-            command.env("GOMP_SPINCOUNT", "1000");
-        }
+        command.envs([("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "1073741824")]);
+        match spin {
+            Spin::Briefly => command.env("GOMP_SPINCOUNT", "1000"),
+            Spin::AsInstalled => command.env_remove("GOMP_SPINCOUNT"),
+        };
         Settings::write(&mut command, files, contestant.id, size)?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|source| format!("{}: cannot start {command:?}: {source}", contestant.title))?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::contestant::Contestant;
 use crate::job::{Files, Size};
-use crate::player::{Introduction, Player};
+use crate::player::{Introduction, Player, Spin};
 
 const ROUNDS_OF_A_HEAT: usize = 4;
 
@@ -81,7 +81,7 @@ pub(crate) fn run(contestants: &[Contestant], files: &Files, lengths: &Lengths) 
 fn run_heat(standings: &mut [Standing], files: &Files, lengths: &Lengths, rounds: usize) -> Result<()> {
     let mut players = Vec::new();
     for standing in standings {
-        let player = Player::start(&standing.contestant, files, &Size::TUTORIAL)?;
+        let player = Player::start(&standing.contestant, files, &Size::TUTORIAL, Spin::Briefly)?;
         standing.introduction = player.introduction.clone();
         players.push((standing, player));
     }

@@ -5,8 +5,9 @@ use serde::Serialize;
 use crate::Result;
 use crate::contestant::{Contestant, SCALED};
 use crate::job::{Files, Size};
-use crate::player::Player;
-use crate::statistics::median;
+use crate::markdown::{Section, milliseconds, percent, spread_of_ratios, table};
+use crate::player::{Player, Spin};
+use crate::statistics::{median, ratios};
 
 /// About as many operations each contestant makes in a round.
 const FLOPS_PER_ROUND: f64 = 60e9;
@@ -64,7 +65,7 @@ fn measure(label: &str, size: &Size, contestants: &[&Contestant], files: &Files,
     let mut players = Vec::new();
     for contestant in contestants {
         let entry = Entry { id: contestant.id, title: contestant.title, iteration: Vec::new() };
-        players.push((entry, Player::start(contestant, files, size)?));
+        players.push((entry, Player::start(contestant, files, size, Spin::Briefly)?));
     }
     let mut peaks = Vec::new();
     for round in 0..=rounds {
@@ -82,6 +83,34 @@ fn measure(label: &str, size: &Size, contestants: &[&Contestant], files: &Files,
     let peak_flops = if peaks.is_empty() { f64::NAN } else { median(&peaks) };
     let entries = players.into_iter().map(|(entry, _)| entry).collect();
     Ok(Row { label: label.to_owned(), flops_per_iteration, peak_flops, entries })
+}
+
+/// Writes down all sizes.
+pub(crate) fn section(rows: &[Row]) -> Section {
+    let contestants = rows.first().map_or(&[][..], |row| &row.entries[..]);
+    let mut head = vec![String::new()];
+    head.extend(contestants.iter().flat_map(|entry| [format!("{}, ms", entry.title), "of the peak".to_owned()]));
+    head.extend(["faster".to_owned(), "peak, GFLOP/s".to_owned()]);
+    let head: Vec<_> = head.iter().map(String::as_str).collect();
+    let cells = |row: &Row| {
+        let mut cells = vec![row.label.clone()];
+        for entry in &row.entries {
+            cells.extend([milliseconds(&entry.iteration), percent(row.share_of_peak(entry))]);
+        }
+        cells.push(match &row.entries[..] {
+            [ours, yardstick] => spread_of_ratios(&ratios(&yardstick.iteration, &ours.iteration)),
+            _ => "–".to_owned(),
+        });
+        cells.push(if row.peak_flops.is_finite() { format!("{:.0}", row.peak_flops / 1e9) } else { "–".to_owned() });
+        cells
+    };
+    let about = "Milliseconds per iteration where one thing differs from the tutorial: the batch size, the number of channels and of hidden \
+         values, the threads. The peak is what multiplying two matrices of 2,048 × 2,048 32-bit floats reached between the rounds; \
+         an iteration counts as the multiplications and additions of its convolutions and fully-connected layers, forward and \
+         backward, as their definitions have them. More than 100% is possible: minimal filtering, and passing by the zeros of \
+         max-pooling's gradient, need fewer operations, and libtorch's convolutions may use wider instructions than its product of \
+         two matrices.";
+    Section { title: "Scaling", about: about.to_owned(), table: table(&head, rows.iter().map(cells)) }
 }
 
 #[cfg(test)]

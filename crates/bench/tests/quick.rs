@@ -24,6 +24,10 @@ fn the_quick_form_writes_table_numbers_and_figure() {
         "| the tutorial's |",
         "| seed | f32 | bf16 | gain |",
         "| a commit, ms |",
+        "| 2 | ", // busy processes
+        "| save, 1 MB | ",
+        "| checkpoints | open and lock, ms |",
+        "| state | foreground, ms |",
     ] {
         assert!(table.contains(expected), "{expected} is not in {table}");
     }

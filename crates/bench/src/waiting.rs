@@ -1,0 +1,133 @@
+//! How long a training waits for a save, in the foreground and in the background.
+
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use earlystop::checkpoint::Keep;
+use earlystop::data::TensorData;
+use earlystop::early_stopping::Rule;
+use earlystop::optimizer::Trainable;
+use earlystop::tch::{Device, Kind, Tensor, nn};
+use earlystop::trainer::{BatchIter, Model, Scores};
+use earlystop::{Loss, Optimizer, Trainer};
+use serde::Serialize;
+
+use crate::Result;
+use crate::markdown::{Section, digits, table};
+use crate::statistics::median;
+
+/// Bytes of the states, and saves: the tutorial's state first.
+const SIZES: [(u64, u64); 3] = [(2_900_000, 41), (100_000_000, 15), (1_000_000_000, 7)];
+const TENSORS: i64 = 64;
+
+/// Seconds that a training waits for a save of one size.
+#[derive(Debug, Serialize)]
+pub(crate) struct Wait {
+    pub(crate) bytes: u64,
+    pub(crate) foreground: f64,
+    pub(crate) background: f64,
+    /// Copying as many bytes.
+    pub(crate) memcpy: f64,
+}
+
+/// A model with many values that are not trained, whose training takes no time: all time between two steps is that of a save.
+struct Still {
+    variables: nn::VarStore,
+    trained: Tensor,
+    evaluated: Cell<Option<Instant>>,
+    /// Seconds from the end of each evaluation to the next step.
+    waits: RefCell<Vec<f64>>,
+    /// How long a step takes: so long that a save in the background ends.
+    pause: Duration,
+}
+
+impl Still {
+    fn new(bytes: u64, pause: Duration) -> Self {
+        let variables = nn::VarStore::new(Device::Cpu);
+        let root = variables.root();
+        for index in 0..TENSORS {
+            let _ = root.zeros_no_train(&format!("t{index}"), &[bytes as i64 / 4 / TENSORS]);
+        }
+        let trained = root.zeros("trained", &[1]);
+        Self { variables, trained, evaluated: Cell::new(None), waits: RefCell::default(), pause }
+    }
+}
+
+impl Model for Still {
+    type Batch = [Tensor; 1];
+
+    fn variables(&self) -> &dyn Trainable {
+        &self.variables
+    }
+
+    fn loss(&self, [batch]: &Self::Batch, _iteration: u64) -> earlystop::Result<Loss> {
+        if let Some(evaluated) = self.evaluated.take() {
+            self.waits.borrow_mut().push(evaluated.elapsed().as_secs_f64());
+            thread::sleep(self.pause);
+        }
+        Ok((&self.trained * batch).sum(Kind::Float).into())
+    }
+
+    fn evaluate(&self, _batches: BatchIter<Self::Batch>) -> earlystop::Result<Scores> {
+        self.evaluated.set(Some(Instant::now()));
+        Ok(Scores::from([("loss", 0.0)]))
+    }
+}
+
+/// Measures all sizes.
+pub(crate) fn run(out: &Path, quick: bool) -> Result<Vec<Wait>> {
+    let sizes = if quick { vec![(1_000_000, 3)] } else { SIZES.to_vec() };
+    let folder = out.join("waiting");
+    let waits = sizes.into_iter().map(|(bytes, saves)| {
+        eprintln!("Background: {} MB", bytes / 1_000_000);
+        let foreground = wait(&folder, bytes, saves, false, Duration::ZERO)?;
+        // Twice as long as a save that has the disk for itself.
+        let background = wait(&folder, bytes, saves, true, Duration::from_secs_f64(2.0 * foreground + 0.01))?;
+        Ok(Wait { bytes, foreground, background, memcpy: memcpy(bytes, saves) })
+    });
+    waits.collect()
+}
+
+/// Gives the median of the seconds that a training waits for a save.
+fn wait(folder: &Path, bytes: u64, saves: u64, in_background: bool, pause: Duration) -> Result<f64> {
+    let _ = std::fs::remove_dir_all(folder);
+    let model = Still::new(bytes, pause);
+    let optimizer = Optimizer::sgd(&model.variables, 1e-3)?;
+    let data = || TensorData::new([Tensor::ones([1], (Kind::Float, Device::Cpu))]);
+    let trainer = Trainer::for_model(model, optimizer, data()?, data()?).batch_size(1).evaluate_every(1);
+    let trainer = trainer.stop_when(Rule::never()).checkpoints(folder).keep(Keep::last(1)).keep_best_in_memory(false);
+    let mut trainer = trainer.save_in_background(in_background).build()?;
+    trainer.optimize(saves + 2, |_| ())?;
+    // The first saves take the lock, and allocate what the others use again.
+    let waited = median(&trainer.model().waits.borrow()[2..]);
+    drop(trainer);
+    std::fs::remove_dir_all(folder)?;
+    Ok(waited)
+}
+
+fn memcpy(bytes: u64, rounds: u64) -> f64 {
+    let (from, mut to) = (vec![1u8; bytes as usize], vec![0u8; bytes as usize]);
+    let copies = (0..rounds).map(|_| {
+        let start = Instant::now();
+        to.copy_from_slice(black_box(&from));
+        black_box(&mut to);
+        start.elapsed().as_secs_f64()
+    });
+    median(&copies.collect::<Vec<_>>())
+}
+
+/// Writes down all sizes.
+pub(crate) fn section(waits: &[Wait]) -> Section {
+    let about = "Milliseconds that a training waits for a save: for all of it, or with `save_in_background` for the copy of its state, \
+                 which is compared with copying as many bytes. The first size is about that of the tutorial's state.";
+    let cells = |wait: &Wait| {
+        let times = [wait.foreground, wait.background, wait.memcpy].map(|seconds| digits(1e3 * seconds));
+        let ratio = format!("{:.2}×", wait.background / wait.memcpy);
+        [vec![format!("{} MB", digits(wait.bytes as f64 / 1e6))], times.to_vec(), vec![ratio]].concat()
+    };
+    let head = ["state", "foreground, ms", "background, ms", "memcpy, ms", "background / memcpy"];
+    Section { title: "Saving in the background", about: about.to_owned(), table: table(&head, waits.iter().map(cells)) }
+}
