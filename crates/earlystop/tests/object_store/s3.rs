@@ -331,14 +331,41 @@ fn child_is_killed_at_random_instants() {
     kill::again_and_again(&place.url(), if is_long() { 40 } else { 10 }, 1500, || place.expect_no_leftovers());
 }
 
+/// What a child process is to report.
+const CASE: &str = "EARLYSTOP_TEST_CASE";
+
+fn expect_error(expected: &str, within: Duration) {
+    let start = Instant::now();
+    let error = show(Store::open("s3://bucket/runs/1").unwrap_err());
+    assert!(error.starts_with("s3://bucket/runs/1") && error.contains(expected), "{error}");
+    assert!(start.elapsed() < within, "{:?}", start.elapsed());
+}
+
+/// A server that accepts connections and never answers, or always answers that it is overloaded.
+#[test]
+fn a_server_that_never_serves_is_given_up() {
+    if let Ok(expected) = std::env::var(CASE) {
+        expect_error(&expected, Duration::from_secs(150));
+        return;
+    }
+    if !is_long() {
+        return;
+    }
+    let test = "s3::a_server_that_never_serves_is_given_up";
+    let (hanging, overloaded) = (free_port(), free_port());
+    let _hanging = Proxy::start(hanging, hanging, |_| Action::Delay(Duration::from_secs(600)));
+    let _overloaded = Proxy::start(overloaded, overloaded, |_| Action::Answer(503, "SlowDown"));
+    let endpoint = |port: u16| format!("http://127.0.0.1:{port}");
+    let mut children = [child(test), child(test)];
+    children[0].env(CASE, "did not answer in time").env("AWS_ENDPOINT_URL", endpoint(hanging)).env("AWS_TIMEOUT", "2s");
+    children[1].env(CASE, "503 SlowDown, and again after").env("AWS_ENDPOINT_URL", endpoint(overloaded));
+    std::thread::scope(|scope| children.iter_mut().for_each(|child| drop(scope.spawn(|| passes(child)))));
+}
+
 #[test]
 fn an_unusable_environment_is_explained_at_once() {
-    const CASE: &str = "EARLYSTOP_TEST_CASE";
     if let Ok(expected) = std::env::var(CASE) {
-        let start = Instant::now();
-        let error = show(Store::open("s3://bucket/runs/1").unwrap_err());
-        assert!(error.starts_with("s3://bucket/runs/1") && error.contains(&expected), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        expect_error(&expected, Duration::from_secs(15));
         return;
     }
     let test = "s3::an_unusable_environment_is_explained_at_once";
