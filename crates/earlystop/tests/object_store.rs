@@ -63,6 +63,46 @@ fn a_fresh_store_finds_what_another_saved() {
     assert_eq!(keys(dir.path(), "data"), named_keys(dir.path()));
 }
 
+/// Step, score and value of the checkpoints in the golden store.
+const STORED: [(u64, Option<f64>, f32); 3] = [(100, Some(0.84375), 1.5), (200, Some(0.9125), 2.5), (300, None, -3.5)];
+
+/// `GOLDEN_FOLDER=… cargo test --test object_store -- --ignored write_golden`; see `golden/README.md`.
+#[test]
+#[ignore = "writes the golden files of a new version"]
+fn write_golden_files() {
+    let folder = PathBuf::from(std::env::var_os("GOLDEN_FOLDER").expect("GOLDEN_FOLDER names the folder to create"));
+    fs::create_dir(&folder).expect("a folder that exists is never written over");
+    let mut store = Store::open(url(&folder)).unwrap();
+    for (step, score, value) in STORED {
+        store.save(step, score, &[&state(value)], &Metadata::new()).unwrap();
+    }
+}
+
+#[test]
+fn the_golden_store_is_read_and_continued() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/0.1.0-objects");
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["commits", "data"] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+        for key in keys(&golden, folder) {
+            fs::copy(golden.join(&key), dir.path().join(&key)).unwrap();
+        }
+    }
+    let mut store = Store::open(url(dir.path())).unwrap();
+    let found: Vec<_> = store.list().unwrap().iter().map(|saved| (saved.step, saved.score, saved.commit)).collect();
+    assert_eq!(found, [(100, Some(0.84375), 1), (200, Some(0.9125), 2), (300, None, 3)]);
+    for (valid, (step, _, value)) in
+        [(store.best_valid().unwrap(), STORED[1]), (store.latest_valid().unwrap(), STORED[2])]
+    {
+        let saved = valid.saved.unwrap();
+        let expected: Vec<u8> = [value; 3].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let checkpoint = Checkpoint::read(&saved.path).unwrap();
+        assert_eq!((saved.step, checkpoint.bytes("w").unwrap(), valid.skipped.len()), (step, expected, 0));
+    }
+    assert_eq!(save(&mut store, 400).commit, 4);
+    assert_eq!(Store::open(url(dir.path())).unwrap().latest().unwrap().unwrap().step, 400);
+}
+
 #[test]
 fn several_files_and_large_ones_arrive() {
     let dir = tempfile::tempdir().unwrap();

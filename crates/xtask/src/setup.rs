@@ -139,6 +139,11 @@ fn lock(workspace: &Workspace) -> Result<File> {
     open().map_err(|source| Error::io("lock", &path, &source))
 }
 
+/// Whether a CI runs this: it adds the long tests, and keeps what they use again.
+pub(crate) fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

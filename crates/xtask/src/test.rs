@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
+use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Result, command, notebook, setup};
 
@@ -11,7 +12,7 @@ use crate::{Result, command, notebook, setup};
 const FEATURES: &str = "--features=earlystop/logging";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
-    let mut long = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    let mut long = setup::is_ci();
     while let Some(arg) = args.next()? {
         match arg {
             lexopt::Arg::Long("long") => long = true,
@@ -68,15 +69,21 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     notebook::execute_all(&workspace, &environment)
 }
 
-/// Tests the kernel that is installed with real clients, which have a Python environment of their own.
+/// Tests the kernel's parts, and the kernel that is installed with real clients, which have a Python environment of their own.
 fn test_kernel(workspace: &Workspace, environment: &setup::Environment) -> Result<()> {
+    let mut cargo = setup::kernel::tests(workspace);
+    let step = Step::start("cargo test --release --manifest-path crates/kernel/Cargo.toml");
+    command::run("pass the tests of the kernel's parts", &mut cargo)?;
+    step.done();
     let python = setup::ensure_clients(workspace)?;
     let kernelspecs = environment.python.ancestors().nth(2).unwrap_or(Path::new("/")).join("share/jupyter");
     let mut tests = environment.command(python);
     tests.args(["-m", "unittest", "discover", "--verbose", "--start-directory"]);
     tests.arg(workspace.kernel_crate().join("tests")).env("JUPYTER_PATH", kernelspecs);
-    eprintln!("python -m unittest discover --start-directory crates/kernel/tests");
-    command::run("pass the kernel's tests", &mut tests)
+    let step = Step::start("python -m unittest discover --start-directory crates/kernel/tests");
+    command::run("pass the kernel's tests", &mut tests)?;
+    step.done();
+    Ok(())
 }
 
 fn cargo(
@@ -88,11 +95,13 @@ fn cargo(
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(&workspace.root).args(args);
     let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
-    eprintln!("cargo {}", words.join(" "));
+    let step = Step::start(&format!("cargo {}", words.join(" ")));
     if long {
         cargo.env("EARLYSTOP_LONG_TESTS", "1");
     }
-    command::run(tried, &mut cargo)
+    command::run(tried, &mut cargo)?;
+    step.done();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -42,9 +42,21 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
         .arg(workspace.kernel_crate())
         .arg("--root")
         .arg(&kernel)
-        // Below the clone, so that an interrupted installation goes on where it stopped.
-        .env("CARGO_TARGET_DIR", kernel.join("install"));
+        .env("CARGO_TARGET_DIR", install_folder(workspace));
     command::start(&mut cargo).map(Some)
+}
+
+/// Where the kernel is compiled: below the clone, so that an interrupted installation continues where it stopped.
+fn install_folder(workspace: &Workspace) -> PathBuf {
+    workspace.kernel().join("install")
+}
+
+/// A command for the kernel's own tests. In CI they use what the installation has compiled; elsewhere they compile evcxr again.
+pub(crate) fn tests(workspace: &Workspace) -> Command {
+    let mut cargo = super::cargo();
+    cargo.args(["test", "--release", "--locked", "--manifest-path"]).arg(workspace.kernel_crate().join("Cargo.toml"));
+    cargo.env("CARGO_TARGET_DIR", install_folder(workspace));
+    cargo
 }
 
 /// Waits for the installation.
@@ -59,8 +71,10 @@ pub(super) fn finish_install(workspace: &Workspace, running: Option<Running>) ->
     }
     let installed = workspace.kernel().join(SOURCES);
     std::fs::write(&installed, sources(workspace)?).map_err(|source| Error::io("write", &installed, &source))?;
-    let intermediate = workspace.kernel().join("install");
-    std::fs::remove_dir_all(&intermediate).map_err(|source| Error::io("remove", &intermediate, &source))?;
+    if !super::is_ci() {
+        let intermediate = install_folder(workspace);
+        std::fs::remove_dir_all(&intermediate).map_err(|source| Error::io("remove", &intermediate, &source))?;
+    }
     step.done();
     Ok(())
 }
