@@ -49,7 +49,7 @@ impl Still {
         let variables = nn::VarStore::new(Device::Cpu);
         let root = variables.root();
         for index in 0..TENSORS {
-            let _ = root.zeros_no_train(&format!("t{index}"), &[bytes as i64 / 4 / TENSORS]);
+            let _ = root.ones_no_train(&format!("t{index}"), &[bytes as i64 / 4 / TENSORS]);
         }
         let trained = root.zeros("trained", &[1]);
         Self { variables, trained, evaluated: Cell::new(None), waits: RefCell::default(), pause }
