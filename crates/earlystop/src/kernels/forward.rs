@@ -61,7 +61,7 @@ impl ConvPool {
         if self.is_minimal() { self.transform(weight).into() } else { weight.into() }
     }
 
-    /// Gives every thread some of the images.
+    /// Shares the images among threads.
     fn in_parts(
         &self,
         images: &[f32],
@@ -70,7 +70,7 @@ impl ConvPool {
         winners: Option<&mut [u8]>,
         work: impl Fn(&mut Part) + Sync,
     ) {
-        let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
+        let (images_each, [input, values]) = (self.images_each(images), self.values());
         let mut winners = winners.map(|winners| winners.chunks_mut(images_each * values));
         let images = images.chunks(images_each * input).zip(output.chunks_mut(images_each * values));
         let part = |(images, values)| {

@@ -17,7 +17,7 @@ mod team;
 mod winograd;
 
 pub(crate) use lanes::Processor;
-pub(crate) use team::{share, threads_spin};
+pub(crate) use team::{libtorchs_threads_spin, share};
 
 /// Names the instructions that libtorch chooses its own kernels by, as its `compute_cpu_capability` does.
 pub(crate) fn libtorch_instructions() -> String {
@@ -109,9 +109,12 @@ impl ConvPool {
         assert_eq!(weight.len(), self.channels_out * self.taps(), "expected all weights");
     }
 
-    /// Returns how many of a batch's images each thread takes.
-    fn images_each(&self, images: &[f32], threads: usize) -> usize {
-        (images.len() / self.values()[0]).div_ceil(threads).max(1)
+    /// Returns how many of a batch's images a part has. It depends on the batch alone, for sums over the parts to have the same
+    /// order on any number of threads.
+    fn images_each(&self, images: &[f32]) -> usize {
+        const PARTS: usize = 16;
+        const FEWEST: usize = 8; // with less, the parts' sums cost too much
+        (images.len() / self.values()[0]).div_ceil(PARTS).max(FEWEST)
     }
 }
 
