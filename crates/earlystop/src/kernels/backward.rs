@@ -43,13 +43,13 @@ impl ConvPool {
         gradients: Gradients,
     ) {
         self.check(images, weight, gradient.len(), Some(winners.len()));
-        let wanted = gradients.images.as_ref().map_or(images.len(), |images| images.len());
+        let wanted = gradients.input.as_ref().map_or(images.len(), |input| input.len());
         assert_eq!([wanted, gradients.weight.len()], [images.len(), weight.len()], "expected room for all gradients");
         assert_eq!(gradients.bias.len(), self.channels_out, "expected room for all gradients");
         let rows = Rows::new(self, weight);
         let (images_each, [input, values]) = (self.images_each(images), self.values());
-        let wants_images = gradients.images.is_some();
-        let mut image_gradients = gradients.images.map(|images| images.chunks_mut(images_each * input));
+        let wants_images = gradients.input.is_some();
+        let mut image_gradients = gradients.input.map(|images| images.chunks_mut(images_each * input));
         let chunks = images.chunks(images_each * input).zip(winners.chunks(images_each * values));
         let part = |((images, winners), gradient)| Part {
             images,
@@ -70,7 +70,9 @@ impl ConvPool {
             Processor::Avx512 | Processor::Avx512Bf16 => {
                 let scratch = || Scratch::new::<super::lanes::Sixteen>(self, &rows, wants_images);
                 // SAFETY: as above.
-                share_with(&mut parts, threads, scratch, |scratch, part| unsafe { sixteen(self, &rows, scratch, part) });
+                share_with(&mut parts, threads, scratch, |scratch, part| unsafe {
+                    sixteen(self, &rows, scratch, part)
+                });
             }
         }
         gradients.weight.fill(0.0);

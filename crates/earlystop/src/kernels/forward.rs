@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::ConvPool;
 use super::lanes::{Lanes, Processor};
 use super::packed::{Blocks, Padded};
-use super::part::{MOST, Output, Part, Weights};
+use super::part::{Output, Part, Weights};
 use super::team::share;
 use super::winograd;
+use super::{ConvPool, MOST_LANES as MOST};
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
