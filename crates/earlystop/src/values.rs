@@ -1,5 +1,6 @@
 //! The values of a tensor, borrowed as a slice.
 
+use ndarray::Array2;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Borrows the values of a contiguous `f32` tensor on the CPU.
@@ -41,6 +42,20 @@ pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     }
     // SAFETY: as in `values`; the caller ensures that nothing else uses the memory.
     unsafe { std::slice::from_raw_parts_mut(pointer, count) }
+}
+
+/// Copies an array into a new tensor.
+///
+/// Unlike `tch`, it does not fill the tensor with zeros first, for which libtorch would wake all of its threads.
+pub(crate) fn tensor_of(array: &Array2<f32>) -> Result<Tensor, TchError> {
+    let (rows, columns) = array.dim();
+    let mut tensor = Tensor::f_empty([rows as i64, columns as i64], (Kind::Float, Device::Cpu))?;
+    let array = array.as_standard_layout();
+    if let Some(from) = array.as_slice() {
+        // SAFETY: the tensor was just created, and shares its memory with nothing.
+        unsafe { values_mut(&mut tensor) }.copy_from_slice(from);
+    }
+    Ok(tensor)
 }
 
 /// Copies the values of a tensor of any kind and layout, on any device: the bytes in row-major order.
@@ -87,6 +102,16 @@ mod tests {
         // SAFETY: nothing writes to them.
         let (end, one) = unsafe { (values(&end), values(&one)) };
         assert_eq!((end, one), (&[][..], &[1.5][..]));
+    }
+
+    #[test]
+    fn a_tensor_has_the_arrays_values_whatever_its_layout_is() {
+        let array = Array2::from_shape_fn((3, 2), |(row, column)| (10 * row + column) as f32);
+        let expected = Tensor::from_slice(&[0.0_f32, 1.0, 10.0, 11.0, 20.0, 21.0]).view([3, 2]);
+        assert_eq!(tensor_of(&array).unwrap(), expected);
+        let transposed = array.t().as_standard_layout().into_owned();
+        assert_eq!(tensor_of(&transposed.reversed_axes()).unwrap(), expected);
+        assert_eq!(tensor_of(&Array2::zeros((0, 4))).unwrap().size(), [0, 4]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use process::passes;
 
 /// Tells the test program, started again as a child, to disturb libtorch's generators.
 const DISTURB: &str = "TRAINER_MODEL_DISTURB";
+/// Tells a child how often libtorch's spinning threads are to be reported.
+const SPINNING: &str = "TRAINER_MODEL_SPINNING";
 
 type Batch = [Tensor; 2];
 
@@ -166,6 +168,54 @@ fn trainers_on_several_threads_do_not_disturb_each_other() {
             assert_eq!(thread.join().unwrap(), straight);
         }
     });
+}
+
+#[test]
+fn another_number_of_threads_is_noted_at_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = |threads| {
+        let resume = || {
+            let _ = tch::get_num_threads(); // else the first use of libtorch would set what another thread has set meanwhile
+            tch::set_num_threads(threads);
+            let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
+            let mut found = Vec::new();
+            let resumed = trainer.resume(|event| match event {
+                Event::Resumed { notes, .. } => found.clone_from(notes),
+                event => panic!("{event}"),
+            });
+            resumed.unwrap();
+            trainer.optimize(10, |_| ()).unwrap();
+            found
+        };
+        // libtorch counts threads for each thread.
+        std::thread::scope(|scope| scope.spawn(resume).join().unwrap())
+    };
+    assert_eq!(notes(1), [""; 0]);
+    assert_eq!(notes(1), [""; 0]);
+    assert_eq!(notes(3), ["threads: 1 in the checkpoint, 3 now"]);
+}
+
+#[test]
+fn spinning_threads_are_reported_unless_the_environment_forbids_them() {
+    if let Ok(expected) = std::env::var(SPINNING) {
+        let (mut trainer, mut found) = (builder().build().unwrap(), 0);
+        for _ in 0..2 {
+            trainer.optimize(1, |event| found += usize::from(matches!(event, Event::SpinningThreads))).unwrap();
+        }
+        assert_eq!(found.to_string(), expected);
+        return;
+    }
+    let expect = |count: usize, variables: &[(&str, &str)]| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "spinning_threads_are_reported_unless_the_environment_forbids_them"]);
+        child.env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").env_remove("OMP_NUM_THREADS");
+        passes(child.envs(variables.iter().copied()).env(SPINNING, count.to_string()));
+    };
+    let has_threads = std::thread::available_parallelism().unwrap().get() > 1;
+    expect(usize::from(cfg!(target_os = "linux") && has_threads), &[]);
+    expect(0, &[("GOMP_SPINCOUNT", "1000")]);
+    expect(0, &[("OMP_WAIT_POLICY", "passive")]);
+    expect(0, &[("OMP_NUM_THREADS", "1")]);
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! This library, as the notebook's loop uses it.
+//! This library, as the notebook's loop uses it, on batches as a trainer makes them.
 
 use earlystop::checkpoint::{Keep, Store};
+use earlystop::data::Data;
 use earlystop::network::Precision;
 use earlystop::network::evaluate;
-use earlystop::tch::{Device, Tensor};
+use earlystop::tch::Device;
 use earlystop::{Batches, Metadata, Mnist, Network, Optimizer};
 
 use super::Worker;
@@ -54,8 +55,8 @@ impl Worker for Ours {
     fn train(&mut self, iterations: usize) -> Result<()> {
         for _ in 0..iterations {
             self.iteration += 1;
-            let (images, labels) = self.data.train.batch(&self.batches.indices(self.iteration))?;
-            let (images, labels) = (Tensor::try_from(images)?, Tensor::try_from(labels)?);
+            let (images, labels) =
+                Data::batch(&self.data.train, &self.batches.indices(self.iteration), self.iteration)?;
             let loss = self.network.training_loss(&images, &labels, self.iteration)?;
             self.optimizer.minimize(&loss, &mut self.network)?;
         }

@@ -13,6 +13,7 @@ use tch::Tensor;
 use super::Data;
 use crate::error::{Error, Result, io_error, torch};
 use crate::idx::{self, IdxError};
+use crate::values::tensor_of;
 
 /// Images with their labels, held as bytes.
 ///
@@ -443,7 +444,7 @@ impl Data for Examples {
 
     fn batch(&self, indices: &[usize], _iteration: u64) -> Result<ImageBatch> {
         let (images, labels) = Examples::batch(self, indices)?;
-        Ok((images.try_into().map_err(torch("images"))?, labels.try_into().map_err(torch("labels"))?))
+        Ok((tensor_of(&images).map_err(torch("images"))?, tensor_of(&labels).map_err(torch("labels"))?))
     }
 
     fn fingerprint(&self) -> Option<String> {

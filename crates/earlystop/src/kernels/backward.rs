@@ -2,7 +2,7 @@
 
 use super::lanes::{Lanes, Processor};
 use super::packed::{Aligned, Padded};
-use super::team::share;
+use super::team::share_with;
 use super::{ConvPool, Gradients, RECTIFIED};
 
 /// The most vectors that are kept in registers.
@@ -31,7 +31,8 @@ struct Hit {
 impl ConvPool {
     /// Adds up the gradients for a batch whose [`ConvPool::forward`] noted `winners`; `gradient` is that of its output.
     ///
-    /// The same whatever was rounded on the way forward: all sums and products are of 32-bit floats.
+    /// The same whatever was rounded on the way forward: all sums and products are of 32-bit floats. And the same on any number
+    /// of threads.
     pub(crate) fn backward(
         &self,
         images: &[f32],
@@ -42,12 +43,13 @@ impl ConvPool {
         gradients: Gradients,
     ) {
         self.check(images, weight, gradient.len(), Some(winners.len()));
-        let wanted = gradients.images.as_ref().map_or(images.len(), |images| images.len());
+        let wanted = gradients.input.as_ref().map_or(images.len(), |input| input.len());
         assert_eq!([wanted, gradients.weight.len()], [images.len(), weight.len()], "expected room for all gradients");
         assert_eq!(gradients.bias.len(), self.channels_out, "expected room for all gradients");
         let rows = Rows::new(self, weight);
-        let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
-        let mut image_gradients = gradients.images.map(|images| images.chunks_mut(images_each * input));
+        let (images_each, [input, values]) = (self.images_each(images), self.values());
+        let wants_images = gradients.input.is_some();
+        let mut image_gradients = gradients.input.map(|images| images.chunks_mut(images_each * input));
         let chunks = images.chunks(images_each * input).zip(winners.chunks(images_each * values));
         let part = |((images, winners), gradient)| Part {
             images,
@@ -58,16 +60,21 @@ impl ConvPool {
             image_gradients: image_gradients.as_mut().and_then(Iterator::next),
         };
         let mut parts = chunks.zip(gradient.chunks(images_each * values)).map(part).collect::<Vec<_>>();
-        share(&mut parts, threads, |part| {
-            // SAFETY: the processor has the instructions, as checked above.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                match self.processor {
-                    Processor::Avx2 => eight(self, &rows, part),
-                    Processor::Avx512 | Processor::Avx512Bf16 => sixteen(self, &rows, part),
-                }
+        #[cfg(target_arch = "x86_64")]
+        match self.processor {
+            Processor::Avx2 => {
+                let scratch = || Scratch::new::<super::lanes::Eight>(self, &rows, wants_images);
+                // SAFETY: the processor has the instructions, as checked above.
+                share_with(&mut parts, threads, scratch, |scratch, part| unsafe { eight(self, &rows, scratch, part) });
             }
-        });
+            Processor::Avx512 | Processor::Avx512Bf16 => {
+                let scratch = || Scratch::new::<super::lanes::Sixteen>(self, &rows, wants_images);
+                // SAFETY: as above.
+                share_with(&mut parts, threads, scratch, |scratch, part| unsafe {
+                    sixteen(self, &rows, scratch, part)
+                });
+            }
+        }
         gradients.weight.fill(0.0);
         gradients.bias.fill(0.0);
         for part in parts {
@@ -108,9 +115,9 @@ impl Rows {
 /// The processor must be [`Processor::Avx512`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-unsafe fn sixteen(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+unsafe fn sixteen(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
     // SAFETY: the caller ensures the instructions.
-    unsafe { run::<super::lanes::Sixteen>(conv, rows, part) }
+    unsafe { run::<super::lanes::Sixteen>(conv, rows, scratch, part) }
 }
 
 /// Adds up the gradients of some images with 8 lanes.
@@ -120,20 +127,35 @@ unsafe fn sixteen(conv: &ConvPool, rows: &Rows, part: &mut Part) {
 /// The processor must be [`Processor::Avx2`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn eight(conv: &ConvPool, rows: &Rows, part: &mut Part) {
+unsafe fn eight(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
     // SAFETY: the caller ensures the instructions.
-    unsafe { run::<super::lanes::Eight>(conv, rows, part) }
+    unsafe { run::<super::lanes::Eight>(conv, rows, scratch, part) }
+}
+
+/// What a thread works in: the padded image, its gradient, and its hits.
+struct Scratch {
+    image: Padded<f32>,
+    image_gradient: Padded<f32>,
+    hits: Hits,
+}
+
+impl Scratch {
+    fn new<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, wants_images: bool) -> Self {
+        let (image, image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
+        let hits = Hits::new(conv, rows, &image, wants_images);
+        Self { image, image_gradient, hits }
+    }
 }
 
 /// Adds up the gradients of some images.
 ///
 /// # Safety
 ///
-/// The processor must have the lanes' instructions, and be the convolution's: its rows are filled up for these lanes.
+/// The processor must have the lanes' instructions, and be the convolution's: its rows are filled up for these lanes, and the
+/// scratch is made for them.
 #[inline(always)]
-unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut Part) {
-    let (mut image, mut image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
-    let mut hits = Hits::new(conv, rows, &image, part.image_gradients.is_some());
+unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
+    let Scratch { image, image_gradient, hits } = scratch;
     let [input, values] = conv.values();
     // Where the vectors of a kernel lie in an image.
     let vectors = rows.padded / L::COUNT;
@@ -161,7 +183,7 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, part: &mut P
                             $($count => {
                                 let mut in_window = [0; $count];
                                 in_window.copy_from_slice(places);
-                                add_gradients::<L, $count>(in_window, &hits, factors, gradients);
+                                add_gradients::<L, $count>(in_window, hits, factors, gradients);
                             })*
                             _ => unreachable!("at most as many as there are registers for"),
                         }

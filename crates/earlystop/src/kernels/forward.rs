@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::ConvPool;
 use super::lanes::{Lanes, Processor};
 use super::packed::{Blocks, Padded};
-use super::part::{MOST, Output, Part, Weights};
+use super::part::{Output, Part, Weights};
 use super::team::share;
 use super::winograd;
+use super::{ConvPool, MOST_LANES as MOST};
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
@@ -61,7 +61,7 @@ impl ConvPool {
         if self.is_minimal() { self.transform(weight).into() } else { weight.into() }
     }
 
-    /// Gives every thread some of the images.
+    /// Shares the images among threads.
     fn in_parts(
         &self,
         images: &[f32],
@@ -70,7 +70,7 @@ impl ConvPool {
         winners: Option<&mut [u8]>,
         work: impl Fn(&mut Part) + Sync,
     ) {
-        let (images_each, [input, values]) = (self.images_each(images, threads), self.values());
+        let (images_each, [input, values]) = (self.images_each(images), self.values());
         let mut winners = winners.map(|winners| winners.chunks_mut(images_each * values));
         let images = images.chunks(images_each * input).zip(output.chunks_mut(images_each * values));
         let part = |(images, values)| {

@@ -105,6 +105,8 @@ pub(super) trait Lanes {
     /// Finds the largest of four values, in each lane, and writes down which it is; NaN is larger than any number. Where no
     /// value is above zero, it is zero, and [`RECTIFIED`] is written down.
     unsafe fn largest(window: [Self::Vector; 4], winners: *mut u8) -> Self::Vector;
+    /// Adds up 16 values, of one vector or two, in the same order: each with the one that is eight apart, then four, two and one.
+    unsafe fn total(vectors: &[Self::Vector]) -> f32;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -130,6 +132,7 @@ mod x86 {
             splat($one:ident) $splat:expr;
             multiply_add($a:ident, $b:ident, $addend:ident) $multiply_add:expr;
             largest $largest:ident;
+            total $total:ident;
         ) => {
             $(#[$documentation])*
             pub(in super::super) struct $name;
@@ -180,6 +183,12 @@ mod x86 {
                     // SAFETY: the caller ensures what the trait asks for.
                     unsafe { $largest(window, winners) }
                 }
+
+                #[inline(always)]
+                unsafe fn total(vectors: &[$vector]) -> f32 {
+                    // SAFETY: the caller ensures what the trait asks for.
+                    unsafe { $total(vectors) }
+                }
             }
         };
     }
@@ -194,6 +203,7 @@ mod x86 {
         splat(one) _mm256_set1_ps(*one);
         multiply_add(a, b, sum) _mm256_fmadd_ps(a, b, sum);
         largest largest_of_eights;
+        total total_of_eights;
     }
 
     lanes! {
@@ -206,6 +216,7 @@ mod x86 {
         splat(one) _mm512_set1_ps(*one);
         multiply_add(a, b, sum) _mm512_fmadd_ps(a, b, sum);
         largest largest_of_sixteens;
+        total total_of_sixteens;
     }
 
     lanes! {
@@ -218,6 +229,7 @@ mod x86 {
         splat(one) _mm256_set1_epi32(*one);
         multiply_add(a, b, sum) _mm256_dpbf16_ps(sum, transmute::<__m256i, __m256bh>(a), transmute::<__m256i, __m256bh>(b));
         largest largest_of_eights;
+        total total_of_eights;
     }
 
     lanes! {
@@ -230,6 +242,7 @@ mod x86 {
         splat(one) _mm512_set1_epi32(*one);
         multiply_add(a, b, sum) _mm512_dpbf16_ps(sum, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b));
         largest largest_of_sixteens;
+        total total_of_sixteens;
     }
 
     /// See [`Lanes::largest`].
@@ -277,6 +290,46 @@ mod x86 {
             winner = _mm512_mask_set1_epi32(winner, rectified, i32::from(RECTIFIED));
             _mm_storeu_si128(winners.cast(), _mm512_cvtepi32_epi8(winner));
             _mm512_mask_mov_ps(largest, rectified, _mm512_setzero_ps())
+        }
+    }
+
+    /// See [`Lanes::total`].
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn total_of_eights(vectors: &[__m256]) -> f32 {
+        // SAFETY: the caller ensures the instructions, which use no memory.
+        unsafe { total_of_eight(_mm256_add_ps(vectors[0], vectors[1])) }
+    }
+
+    /// See [`Lanes::total`].
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX-512 F.
+    #[inline(always)]
+    unsafe fn total_of_sixteens(vectors: &[__m512]) -> f32 {
+        // SAFETY: the caller ensures the instructions, which use no memory.
+        unsafe {
+            let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(vectors[0]));
+            total_of_eight(_mm256_add_ps(_mm512_castps512_ps256(vectors[0]), _mm256_castpd_ps(upper)))
+        }
+    }
+
+    /// Adds up 8 values.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn total_of_eight(vector: __m256) -> f32 {
+        // SAFETY: the caller ensures the instructions, which use no memory.
+        unsafe {
+            let fours = _mm_add_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps::<1>(vector));
+            let pairs = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
         }
     }
 

@@ -1,7 +1,10 @@
 //! Hand-written kernels for what convolutional networks spend their time on: a convolution whose output goes through a
-//! 2 x 2 max-pooling and a ReLU.
+//! 2 x 2 max-pooling and a ReLU, and fully-connected layers.
 //!
-//! Done as one step, the convolution's output, four times as large as the result, never goes through memory. Kernels of usual
+//! Their results have the same bits on any number of threads: sums are added up in parts and in an order that depend on the
+//! sizes alone.
+//!
+//! Convolution, max-pooling and ReLU done as one step, the convolution's output, four times as large as the result, never goes through memory. Kernels of usual
 //! sizes make do with fewer products than their definition has (`winograd.rs`). And of max-pooling's gradient three quarters
 //! are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other number, and these pass by.
 //!
@@ -9,6 +12,7 @@
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // There, no processor has lanes.
 
 mod backward;
+mod dense;
 mod forward;
 mod lanes;
 mod packed;
@@ -16,8 +20,9 @@ mod part;
 mod team;
 mod winograd;
 
+pub(crate) use dense::Dense;
 pub(crate) use lanes::Processor;
-pub(crate) use team::{share, threads_spin};
+pub(crate) use team::{libtorchs_threads_spin, share};
 
 /// Names the instructions that libtorch chooses its own kernels by, as its `compute_cpu_capability` does.
 pub(crate) fn libtorch_instructions() -> String {
@@ -33,6 +38,9 @@ pub(crate) fn libtorch_instructions() -> String {
 /// Of the others it notes which of the window's four values was the largest: 0 and 1 above, 2 and 3 below.
 const RECTIFIED: u8 = 4;
 
+/// The largest number of lanes.
+const MOST_LANES: usize = 16;
+
 /// A convolution with stride 1, the largest of every 2 x 2 values of its output, and ReLU of that.
 ///
 /// Images are `[batch, height, width, channels]`, weights `[channels_out, kernel, kernel, channels_in]`, all row-major.
@@ -47,14 +55,14 @@ pub(crate) struct ConvPool {
     processor: Processor,
 }
 
-/// What [`ConvPool::backward`] computes, where it is asked for.
+/// What [`ConvPool::backward`] and [`Dense::backward`] compute, where it is asked for.
 pub(crate) struct Gradients<'a> {
     /// As the weights.
     pub(crate) weight: &'a mut [f32],
-    /// `[channels_out]`.
+    /// As the biases.
     pub(crate) bias: &'a mut [f32],
-    /// As the images, if it is wanted.
-    pub(crate) images: Option<&'a mut [f32]>,
+    /// As the images or rows, if it is wanted.
+    pub(crate) input: Option<&'a mut [f32]>,
 }
 
 impl ConvPool {
@@ -109,9 +117,12 @@ impl ConvPool {
         assert_eq!(weight.len(), self.channels_out * self.taps(), "expected all weights");
     }
 
-    /// Returns how many of a batch's images each thread takes.
-    fn images_each(&self, images: &[f32], threads: usize) -> usize {
-        (images.len() / self.values()[0]).div_ceil(threads).max(1)
+    /// Returns how many of a batch's images a part has. It depends on the batch alone, for sums over the parts to have the same
+    /// order on any number of threads.
+    fn images_each(&self, images: &[f32]) -> usize {
+        const PARTS: usize = 16;
+        const FEWEST: usize = 8; // with less, the parts' sums cost too much
+        (images.len() / self.values()[0]).div_ceil(PARTS).max(FEWEST)
     }
 }
 

@@ -1,10 +1,8 @@
 //! What the forward kernels work on: the weights, some of the images, and where the output goes.
 
+use super::MOST_LANES;
 use super::lanes::Lanes;
 use super::packed::Blocks;
-
-/// The largest number of lanes.
-pub(super) const MOST: usize = 16;
 
 /// Some of a batch's images, and where to put what comes out.
 pub(super) struct Part<'a> {
@@ -28,10 +26,19 @@ impl Output<'_> {
     /// Writes some channels of one pixel.
     #[inline(always)]
     pub(super) fn put(&mut self, begin: usize, largest: &[f32], winner: &[u8]) {
-        self.values[begin..][..largest.len()].copy_from_slice(largest);
+        copy(&mut self.values[begin..], largest);
         if let Some(winners) = &mut self.winners {
-            winners[begin..][..winner.len()].copy_from_slice(winner);
+            copy(&mut winners[begin..], winner);
         }
+    }
+}
+
+/// Copies up to a vector. A whole one, as most are, takes two instructions instead of a call.
+#[inline(always)]
+fn copy<T: Copy>(to: &mut [T], from: &[T]) {
+    match from.first_chunk::<MOST_LANES>() {
+        Some(from) => to[..MOST_LANES].copy_from_slice(from),
+        None => to[..from.len()].copy_from_slice(from),
     }
 }
 

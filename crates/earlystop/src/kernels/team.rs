@@ -1,117 +1,262 @@
 //! Threads that share a kernel's work.
+//!
+//! They are our own, because libtorch's spin for long while they wait, which takes the processor from others. These spin for some
+//! microseconds, about as long as it takes to wake a thread, and sleep then.
 
-use std::ffi::{c_uint, c_void};
-use std::mem::transmute;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{hint, process, ptr, thread};
 
-/// Does `work` for every part, on up to `threads` threads at once.
+/// How long a thread waits before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Does `work` for every part, on up to `threads` threads at once, the caller's among them.
 ///
-/// Takes libtorch's own threads where it can. They wait for their next work by spinning, and threads beside them would have to
-/// share the cores with that.
+/// # Panics
+///
+/// If `work` panics: with the first panic, when no thread works any more.
 pub(crate) fn share<P: Send>(parts: &mut [P], threads: usize, work: impl Fn(&mut P) + Sync) {
-    let threads = threads.min(parts.len());
-    let parts = parts.iter_mut().map(Mutex::new).collect::<Vec<_>>();
-    let work = |index: usize| work(&mut parts[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    let job = Job { next: AtomicUsize::new(0), parts: parts.len(), work: &work };
-    if threads <= 1 {
-        job.run();
-    } else if let Some(team) = OpenMp::find() {
-        team.run(&job, threads);
-    } else {
-        thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(|| job.run())));
-            job.run();
-        });
-    }
+    share_with(parts, threads, || (), |(), part| work(part));
+}
+
+/// Does the same with a value of its own for each thread, such as memory to work in.
+///
+/// # Panics
+///
+/// As [`share`].
+pub(crate) fn share_with<P: Send, S>(
+    parts: &mut [P],
+    threads: usize,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &mut P) + Sync,
+) {
+    let helpers = threads.min(parts.len()).saturating_sub(1);
+    let parts = Mutex::new(parts.iter_mut());
+    let take = || lock(&parts).next();
+    let participate = || {
+        let mut own = None;
+        while let Some(part) = take() {
+            work(own.get_or_insert_with(&scratch), part);
+        }
+    };
+    if helpers == 0 { participate() } else { Pool::of_this_process().run(helpers, &participate) }
 }
 
 /// Says whether libtorch's threads wait by spinning, since nothing tells GNU's OpenMP otherwise.
 ///
 /// It reads the environment when it is loaded, so only a new process can change this.
-pub(crate) fn threads_spin() -> bool {
+pub(crate) fn libtorchs_threads_spin() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some();
-    tch::get_num_threads() > 1 && OpenMp::find().is_some() && !is_set("GOMP_SPINCOUNT") && !is_set("OMP_WAIT_POLICY")
+    cfg!(target_os = "linux") && tch::get_num_threads() > 1 && !is_set("GOMP_SPINCOUNT") && !is_set("OMP_WAIT_POLICY")
 }
 
-/// What threads take their parts from.
+/// Work that several threads do together.
 struct Job<'a> {
-    next: AtomicUsize,
-    parts: usize,
-    work: &'a (dyn Fn(usize) + Sync),
+    /// Takes parts until none is left.
+    work: &'a (dyn Fn() + Sync),
+    /// How many helpers are working. Counted up under the pool's lock only.
+    running: AtomicUsize,
+    /// What the first helper panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Job<'_> {
-    /// Does parts until none is left.
-    fn run(&self) {
-        loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
-            if part >= self.parts {
-                return;
-            }
-            (self.work)(part);
+/// The threads that help. They live as long as the process.
+struct Pool {
+    /// A child of `fork` has none of the threads, and perhaps a lock that nobody releases: it needs another pool.
+    process: u32,
+    state: Mutex<State>,
+    /// The number of jobs that wait for helpers, to look at without the lock.
+    open: AtomicUsize,
+    job_posted: Condvar,
+    job_done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Posted>,
+    threads: usize,
+    /// Threads that sleep until a job is posted.
+    idle: usize,
+    /// Callers that sleep until a job is done.
+    waiting: usize,
+}
+
+/// A job with seats for helpers.
+struct Posted {
+    job: *const Job<'static>,
+    seats: usize,
+}
+
+// SAFETY: a job may be shared by threads, and outlives its entry here: see `Pool::run`.
+unsafe impl Send for Posted {}
+
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+
+impl Pool {
+    fn of_this_process() -> &'static Self {
+        let current = POOL.load(Ordering::Acquire);
+        // SAFETY: pools are never freed once they are in `POOL`.
+        match unsafe { current.as_ref() } {
+            Some(pool) if pool.process == process::id() => pool,
+            _ => Self::replace(current),
         }
     }
-}
 
-/// `GOMP_parallel(function, data, num_threads, flags)`: runs the function on every thread of a team, and returns when all are done.
-///
-/// # Safety
-///
-/// The function must accept the data on any thread, as long as the call lasts, and must not unwind.
-type Parallel = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
-
-/// GNU's OpenMP, which libtorch runs on under Linux.
-struct OpenMp {
-    parallel: Parallel,
-}
-
-impl OpenMp {
-    /// Finds the library that libtorch has loaded; loads none.
-    #[cfg(target_os = "linux")]
-    fn find() -> Option<Self> {
-        // SAFETY: both functions take strings that end in zero, and the library stays loaded, since libtorch holds it. The symbol
-        // has the type that the library documents, and a pointer to a function is as large as one to data.
+    fn replace(current: *mut Self) -> &'static Self {
+        let new = Box::into_raw(Box::new(Self {
+            process: process::id(),
+            state: Mutex::default(),
+            open: AtomicUsize::new(0),
+            job_posted: Condvar::new(),
+            job_done: Condvar::new(),
+        }));
+        // SAFETY: a pool in `POOL` is never freed; `new` is used by nobody if another thread was faster.
         unsafe {
-            let library = libc::dlopen(c"libgomp.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-            if library.is_null() {
-                return None;
+            match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => &*new,
+                Err(others) => {
+                    drop(Box::from_raw(new));
+                    &*others
+                }
             }
-            let parallel = libc::dlsym(library, c"GOMP_parallel".as_ptr());
-            libc::dlclose(library);
-            (!parallel.is_null()).then(|| Self { parallel: transmute::<*mut c_void, Parallel>(parallel) })
         }
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn find() -> Option<Self> {
-        None
+    /// Calls `work` on this thread, and on up to so many others at the same time.
+    fn run(&'static self, helpers: usize, work: &(dyn Fn() + Sync)) {
+        let job = Job { work, running: AtomicUsize::new(0), panic: Mutex::new(None) };
+        // From here on until the helpers are done nothing may unwind: they use what this function's caller has borrowed.
+        let posted = (&raw const job).cast::<Job<'static>>();
+        self.post(Posted { job: posted, seats: helpers });
+        let result = catch_unwind(AssertUnwindSafe(work));
+        self.change(|state| state.jobs.retain(|other| !ptr::eq(other.job, posted)));
+        self.wait_for(&job);
+        let panic = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(panic) = result.err().or(panic) {
+            resume_unwind(panic);
+        }
     }
 
-    fn run(&self, job: &Job, threads: usize) {
-        // SAFETY: `run` takes a job, which may be shared by threads and outlives the call. A panic in it aborts the process.
-        unsafe { (self.parallel)(run, (&raw const *job).cast_mut().cast(), threads as c_uint, 0) }
+    /// Offers a job to helpers, and starts those that are missing. Without them, the caller does all the work.
+    fn post(&'static self, posted: Posted) {
+        let helpers = posted.seats;
+        let idle = self.change(|state| {
+            while state.threads < helpers {
+                let thread = thread::Builder::new().name(format!("earlystop-{}", state.threads + 1));
+                if thread.spawn(|| self.help()).is_err() {
+                    break;
+                }
+                state.threads += 1;
+            }
+            state.jobs.push(posted);
+            state.idle
+        });
+        (0..helpers.min(idle)).for_each(|_| self.job_posted.notify_one());
+    }
+
+    /// Waits until no helper works on a job that is no longer offered.
+    fn wait_for(&self, job: &Job) {
+        let is_done = || job.running.load(Ordering::Acquire) == 0;
+        if spin_until(is_done) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        while !is_done() {
+            state = self.job_done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+
+    /// Does the work of a helper, forever.
+    fn help(&self) {
+        loop {
+            {
+                // SAFETY: the job counts this helper, so `run` waits for it.
+                let job = unsafe { &*self.take() };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job.work)) {
+                    lock(&job.panic).get_or_insert(panic);
+                }
+                let state = lock(&self.state);
+                // The last use of the job: `run` may return now.
+                let was_last = job.running.fetch_sub(1, Ordering::Release) == 1;
+                if was_last && state.waiting > 0 {
+                    self.job_done.notify_all();
+                }
+            }
+        }
+    }
+
+    /// Waits for a job, and takes a seat at it.
+    fn take(&self) -> *const Job<'static> {
+        loop {
+            let taken = self.change(|state| {
+                let posted = state.jobs.first_mut()?;
+                posted.seats -= 1;
+                // SAFETY: a job that is offered exists.
+                unsafe { &*posted.job }.running.fetch_add(1, Ordering::Relaxed);
+                let job = posted.job;
+                if posted.seats == 0 {
+                    state.jobs.remove(0);
+                }
+                Some(job)
+            });
+            if let Some(job) = taken {
+                return job;
+            }
+            if spin_until(|| self.open.load(Ordering::Relaxed) > 0) {
+                continue;
+            }
+            let mut state = lock(&self.state);
+            if state.jobs.is_empty() {
+                state.idle += 1;
+                state = self.job_posted.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = lock(&self.state);
+        let result = change(&mut state);
+        self.open.store(state.jobs.len(), Ordering::Relaxed);
+        result
     }
 }
 
-/// Does a share of a job.
-///
-/// # Safety
-///
-/// The pointer must be to a [`Job`] that lives as long as the call.
-unsafe extern "C" fn run(job: *mut c_void) {
-    // SAFETY: the caller ensures it.
-    unsafe { &*job.cast_const().cast::<Job>() }.run();
+/// Locks; what a panic left behind is valid, since nothing that is done under these locks panics half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a short time; returns whether the condition was met.
+fn spin_until(is_met: impl Fn() -> bool) -> bool {
+    let begin = Instant::now();
+    loop {
+        for _ in 0..16 {
+            if is_met() {
+                return true;
+            }
+            hint::spin_loop();
+        }
+        if begin.elapsed() > SPIN {
+            return false;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_part_is_done_once() {
-        for (parts, threads) in [(0, 2), (1, 2), (2, 2), (7, 2), (3, 8), (3, 1)] {
+        for (parts, threads) in [(0, 2), (1, 2), (2, 2), (7, 2), (3, 8), (3, 1), (1000, 4), (5, 0)] {
             let mut done = vec![0; parts];
             share(&mut done, threads, |done| *done += 1);
             assert_eq!(done, vec![1; parts]);
@@ -119,9 +264,116 @@ mod tests {
     }
 
     #[test]
+    fn as_many_threads_as_asked_for_work_at_once() {
+        let (arrived, names) = (AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
+        share(&mut [(); 3], 3, |()| {
+            lock(&names).insert(thread::current().name().map(str::to_owned));
+            arrived.fetch_add(1, Ordering::SeqCst);
+            let begin = Instant::now();
+            while arrived.load(Ordering::SeqCst) < 3 {
+                assert!(begin.elapsed() < Duration::from_secs(60), "nobody else came");
+                thread::yield_now();
+            }
+        });
+        let names = names.into_inner().unwrap();
+        let helpers = names.iter().flatten().filter(|name| name.starts_with("earlystop-")).count();
+        assert_eq!((names.len(), helpers), (3, 2), "{names:?}");
+    }
+
+    #[test]
+    fn many_short_jobs_of_several_callers_are_all_done() {
+        thread::scope(|scope| {
+            for caller in 0..4 {
+                scope.spawn(move || {
+                    for job in 0..3000 {
+                        let mut parts = [caller + job; 5];
+                        share(&mut parts, 2 + job % 3, |part| *part += 1);
+                        assert_eq!(parts, [caller + job + 1; 5]);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn jobs_within_jobs_are_done() {
+        let mut sums = [0; 8];
+        share(&mut sums, 4, |sum| {
+            let mut parts = [1; 8];
+            share(&mut parts, 4, |part| share(std::slice::from_mut(part), 4, |part| *part += 1));
+            *sum = parts.iter().sum();
+        });
+        assert_eq!(sums, [16; 8]);
+    }
+
+    #[test]
+    fn each_thread_has_a_scratch_of_its_own() {
+        let (made, mut parts) = (AtomicUsize::new(0), [0; 100]);
+        let scratch = || made.fetch_add(1, Ordering::SeqCst);
+        share_with(&mut parts, 3, scratch, |own, part| *part = *own + 1);
+        let made = made.into_inner();
+        assert!((1..=3).contains(&made) && parts.iter().all(|part| (1..=made).contains(part)), "{made}, {parts:?}");
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_when_all_is_done_and_the_threads_go_on() {
+        for failing in [0, 3, 7] {
+            let done = AtomicUsize::new(0);
+            let mut parts = [0, 1, 2, 3, 4, 5, 6, 7];
+            let work = |part: &mut usize| {
+                assert!(*part != failing, "part {failing} fails");
+                thread::sleep(Duration::from_millis(1));
+                done.fetch_add(1, Ordering::SeqCst);
+            };
+            let panic = catch_unwind(AssertUnwindSafe(|| share(&mut parts, 4, work))).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>().unwrap(), &format!("part {failing} fails"));
+            let before = done.load(Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(5));
+            assert_eq!(done.load(Ordering::SeqCst), before, "somebody still works");
+        }
+        every_part_is_done_once();
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
-    fn libtorchs_own_threads_are_found() {
-        assert!(tch::get_num_threads() > 0); // libtorch is loaded
-        assert!(OpenMp::find().is_some());
+    fn threads_sleep_when_there_is_nothing_to_do() {
+        share(&mut [(); 8], 4, |()| thread::sleep(Duration::from_millis(2)));
+        let asleep = || {
+            let state = lock(&Pool::of_this_process().state);
+            state.jobs.is_empty() && state.idle == state.threads
+        };
+        let begin = Instant::now();
+        while !asleep() {
+            // Other tests in this process work with the same threads.
+            assert!(begin.elapsed() < Duration::from_secs(60), "they are still awake");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_forked_child_has_threads_of_its_own() {
+        const CHILD: &str = "EARLYSTOP_TEST_FORK";
+        if std::env::var_os(CHILD).is_none() {
+            // In a process of its own: only the thread that forks is in the copy, and no other test may hold its locks.
+            let name = "kernels::team::tests::a_forked_child_has_threads_of_its_own";
+            let mut child = process::Command::new(std::env::current_exe().unwrap());
+            let status = child.args(["--exact", name, "--test-threads=1"]).env(CHILD, "1").status().unwrap();
+            assert!(status.success());
+            return;
+        }
+        every_part_is_done_once();
+        // SAFETY: the copy uses nothing that another thread could have held, and leaves by `_exit`; `alarm` ends it if it hangs.
+        unsafe {
+            let copy = libc::fork();
+            if copy == 0 {
+                libc::alarm(60);
+                let is_done = catch_unwind(as_many_threads_as_asked_for_work_at_once).is_ok();
+                libc::_exit(if is_done { 0 } else { 1 });
+            }
+            let mut status = -1;
+            assert_eq!((libc::waitpid(copy, &raw mut status, 0), status), (copy, 0));
+        }
+        every_part_is_done_once();
     }
 }

@@ -32,6 +32,17 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 impl Case {
     fn new(input: [usize; 3], channels_out: usize, kernel: usize, pads: [usize; 4], processor: Processor) -> Self {
+        Self::of_batch(5, input, channels_out, kernel, pads, processor)
+    }
+
+    fn of_batch(
+        batch: usize,
+        input: [usize; 3],
+        channels_out: usize,
+        kernel: usize,
+        pads: [usize; 4],
+        processor: Processor,
+    ) -> Self {
         let conv = ConvPool::new(input, channels_out, kernel, pads, processor).unwrap();
         // Always the same: of two values that are nearly the same, two ways of rounding could find either to be the largest.
         let mut generator = ChaCha8Rng::seed_from_u64(4);
@@ -41,10 +52,10 @@ impl Case {
         };
         let [height, width, channels] = conv.output();
         Self {
-            images: random(&[5, input[0], input[1], input[2]]),
+            images: random(&[batch, input[0], input[1], input[2]]),
             weight: random(&[channels_out, kernel, kernel, input[2]]),
             bias: random(&[channels_out]),
-            gradient: random(&[5, height, width, channels]),
+            gradient: random(&[batch, height, width, channels]),
             conv,
         }
     }
@@ -56,7 +67,7 @@ impl Case {
         self.conv.forward(&images, [&weight, &bias], halves, threads, &mut output, Some(&mut winners));
         let mut gradients = [weight.len(), bias.len(), images.len()].map(|length| vec![f32::NAN; length]);
         let [weight_gradient, bias_gradient, image_gradient] = &mut gradients;
-        let wanted = Gradients { weight: weight_gradient, bias: bias_gradient, images: Some(image_gradient) };
+        let wanted = Gradients { weight: weight_gradient, bias: bias_gradient, input: Some(image_gradient) };
         self.conv.backward(&images, &weight, &winners, &values(&self.gradient), threads, wanted);
         let [weight, bias, images] = gradients;
         [output, weight, bias, images]
@@ -78,7 +89,7 @@ impl Case {
 /// Says how far apart two lists are, in parts of the largest value.
 fn distance(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
     found.iter().zip(expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max) / largest
 }
 
@@ -107,18 +118,31 @@ fn values_and_gradients_are_libtorchs() {
 }
 
 #[test]
-fn the_number_of_threads_changes_no_more_than_the_order_of_sums() {
+fn the_number_of_threads_changes_no_bit() {
     for processor in processors() {
-        let case = Case::new([14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
-        let [output, gradients @ ..] = case.found(false, 1);
-        for threads in [2, 3, 8] {
-            let [others_output, others_gradients @ ..] = case.found(false, threads);
-            assert_eq!(output, others_output);
-            for (found, expected) in others_gradients.iter().zip(&gradients) {
-                assert!(distance(found, expected) < 1e-6);
+        for batch in [1, 7, 63, 65] {
+            let case = Case::of_batch(batch, [14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
+            let expected = case.found(false, 1);
+            for threads in [2, 3, 4, 8] {
+                assert_eq!(case.found(false, threads), expected, "{threads} threads, {batch} images, {processor:?}");
             }
         }
-        assert_eq!(case.found(false, 2), case.found(false, 2));
+    }
+}
+
+/// The images' gradients are added up in tiles of the kernels that are as large as the registers allow.
+#[test]
+fn the_number_of_lanes_changes_no_bit_but_of_the_images_gradients() {
+    for (input, channels_out, kernel) in
+        [([28, 28, 1], 16, 5), ([14, 14, 16], 36, 5), ([14, 14, 16], 36, 7), ([6, 10, 3], 7, 3)]
+    {
+        let mut found = processors().into_iter().map(|processor| {
+            let case = Case::of_batch(20, input, channels_out, kernel, [kernel / 2; 4], processor);
+            let [output, weight, bias, _] = case.found(false, 2);
+            [output, weight, bias]
+        });
+        let Some(first) = found.next() else { return };
+        assert!(found.all(|other| other == first), "{input:?}, {channels_out}, {kernel}");
     }
 }
 
@@ -162,4 +186,112 @@ fn an_odd_output_is_not_for_these_kernels() {
     let processor = Processor::Avx2;
     assert_eq!(ConvPool::new([7, 8, 1], 1, 3, [1, 1, 1, 1], processor), None);
     assert_eq!(ConvPool::new([8, 8, 1], 1, 4, [0, 0, 0, 0], processor), None);
+}
+
+/// A fully-connected layer with random values.
+struct DenseCase {
+    dense: Dense,
+    inputs: usize,
+    rows: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    gradient: Vec<f32>,
+    rectifies: bool,
+}
+
+impl DenseCase {
+    fn new(batch: usize, inputs: usize, outputs: usize, rectifies: bool, processor: Processor) -> Self {
+        let mut generator = ChaCha8Rng::seed_from_u64(5);
+        let mut random = |count: usize| (0..count).map(|_| generator.gen_range(-1.0..1.0)).collect::<Vec<f32>>();
+        let [rows, weight, bias] = [batch * inputs, outputs * inputs, outputs].map(&mut random);
+        let gradient = random(batch * outputs);
+        let dense = Dense::new([outputs, inputs], rectifies, processor);
+        Self { dense, inputs, rows, weight, bias, gradient, rectifies }
+    }
+
+    /// Returns output, and gradients of weight, bias and rows.
+    fn found(&self, threads: usize) -> [Vec<f32>; 4] {
+        let mut output = vec![f32::NAN; self.gradient.len()];
+        self.dense.forward(&self.rows, [&self.weight, &self.bias], threads, &mut output);
+        let mut gradients = [&self.weight, &self.bias, &self.rows].map(|values| vec![f32::NAN; values.len()]);
+        let [weight, bias, input] = &mut gradients;
+        let wanted = Gradients { weight, bias, input: Some(input) };
+        self.dense.backward([&self.rows, &self.weight], [&output, &self.gradient], threads, wanted);
+        let [weight, bias, input] = gradients;
+        [output, weight, bias, input]
+    }
+
+    /// Computes the same by the definition.
+    fn expected(&self, output: &[f32]) -> [Vec<f32>; 4] {
+        let (inputs, outputs) = (self.inputs, self.bias.len());
+        let [mut expected, mut weight] = [&self.gradient, &self.weight].map(|values| vec![0.0; values.len()]);
+        let [mut bias, mut input] = [&self.bias, &self.rows].map(|values| vec![0.0; values.len()]);
+        for row in 0..self.rows.len() / inputs {
+            for column in 0..outputs {
+                let place = row * outputs + column;
+                let sum =
+                    (0..inputs).map(|i| self.rows[row * inputs + i] * self.weight[column * inputs + i]).sum::<f32>();
+                expected[place] = sum + self.bias[column];
+                if self.rectifies {
+                    expected[place] = expected[place].max(0.0);
+                }
+                let gradient = if self.rectifies && output[place] <= 0.0 { 0.0 } else { self.gradient[place] };
+                bias[column] += gradient;
+                for i in 0..inputs {
+                    weight[column * inputs + i] += gradient * self.rows[row * inputs + i];
+                    input[row * inputs + i] += gradient * self.weight[column * inputs + i];
+                }
+            }
+        }
+        [expected, weight, bias, input]
+    }
+}
+
+/// Batch, inputs and outputs: the tutorial's layers, sizes that no tile or vector divides, and the smallest.
+const DENSE_SIZES: [[usize; 3]; 8] =
+    [[64, 1764, 128], [64, 128, 10], [7, 100, 37], [65, 33, 5], [1, 1, 1], [3, 7, 9], [1, 500, 3], [33, 16, 64]];
+
+#[test]
+fn fully_connected_layers_are_what_their_definition_says() {
+    for processor in processors() {
+        for ([batch, inputs, outputs], rectifies) in
+            DENSE_SIZES.into_iter().flat_map(|size| [(size, false), (size, true)])
+        {
+            let case = DenseCase::new(batch, inputs, outputs, rectifies, processor);
+            let found = case.found(2);
+            for (found, expected) in found.iter().zip(case.expected(&found[0])) {
+                let distance = distance(found, &expected);
+                assert!(distance < 5e-6, "{distance} of {batch} x {inputs} x {outputs} on {processor:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn neither_threads_nor_lanes_change_a_bit_of_fully_connected_layers() {
+    for ([batch, inputs, outputs], rectifies) in DENSE_SIZES.into_iter().flat_map(|size| [(size, false), (size, true)])
+    {
+        let mut found = processors().into_iter().flat_map(|processor| {
+            let case = DenseCase::new(batch, inputs, outputs, rectifies, processor);
+            [1, 2, 3, 4, 8].map(|threads| case.found(threads))
+        });
+        let Some(first) = found.next() else { return };
+        assert!(found.all(|other| other == first), "{batch} x {inputs} x {outputs}");
+    }
+}
+
+#[test]
+fn fully_connected_layers_take_no_rows_and_keep_nan() {
+    for processor in processors() {
+        let mut case = DenseCase::new(0, 20, 5, true, processor);
+        assert_eq!(case.found(2), [vec![], vec![0.0; 100], vec![0.0; 5], vec![]]);
+        case = DenseCase::new(3, 20, 5, true, processor);
+        case.rows[20 + 19] = f32::NAN;
+        let [output, weight, ..] = case.found(2);
+        assert_eq!(
+            output.iter().map(|value| value.is_nan()).collect::<Vec<_>>(),
+            [[false; 5], [true; 5], [false; 5]].concat()
+        );
+        assert!(weight.chunks(20).all(|row| row[19].is_nan() && !row[18].is_nan()));
+    }
 }

@@ -5,10 +5,10 @@
 //! convolution. See A. Lavin and S. Gray, *Fast Algorithms for Convolutional Neural Networks* (2015). Sums and differences of
 //! the values round a little more than the products they replace: results differ by some millionths of the largest.
 
-use super::ConvPool;
 use super::lanes::Lanes;
 use super::packed::{Aligned, Blocks, Padded};
-use super::part::{MOST, Output, Part, Weights};
+use super::part::{Output, Part, Weights};
+use super::{ConvPool, MOST_LANES as MOST};
 
 /// Where the polynomials are evaluated: the first of these, and infinity, as many together as a tile's row has values. Of small
 /// numbers, these lose the least in rounding.

@@ -6,7 +6,7 @@ use tch::{TchError, Tensor};
 
 use super::variables::in_memory_order;
 use crate::error::{Error, Result, torch};
-use crate::kernels::{ConvPool, Gradients};
+use crate::kernels::{ConvPool, Dense, Gradients};
 use crate::values::{values, values_mut};
 
 /// The blocks of one batch, in the order of the layers. Shared by all losses that were computed from it, on any thread.
@@ -19,13 +19,22 @@ pub(super) fn lock(chain: &Chain) -> MutexGuard<'_, Vec<Block>> {
 /// A batch's way through a kernel of ours, which libtorch does not know: its graph begins anew behind it.
 #[derive(Debug)]
 pub(super) struct Block {
-    conv_pool: ConvPool,
-    /// What the kernel read: weight, bias, and images `[batch, height, width, channels]`.
+    kernel: Kernel,
+    /// What the kernel read: weight, bias, and images `[batch, height, width, channels]` or rows `[batch, features]`.
     read: [Unchanged; 3],
-    /// As the images; a leaf of libtorch's graph.
+    /// As the images or rows; a leaf of libtorch's graph.
     pub(super) output: Tensor,
-    /// What the kernel noted for the way back.
-    winners: Vec<u8>,
+}
+
+/// What computed a block.
+#[derive(Debug)]
+pub(super) enum Kernel {
+    ConvPool {
+        conv_pool: ConvPool,
+        /// What the kernel noted for the way back.
+        winners: Vec<u8>,
+    },
+    Dense(Dense),
 }
 
 /// A tensor that must keep its values until the gradients are computed.
@@ -54,47 +63,54 @@ impl Unchanged {
 impl Block {
     /// Notes the way through a kernel. `layer` is its name.
     pub(super) fn new(
-        conv_pool: ConvPool,
+        kernel: Kernel,
         layer: &str,
-        [weight, bias, images]: [&Tensor; 3],
+        [weight, bias, input]: [&Tensor; 3],
         output: &Tensor,
-        winners: Vec<u8>,
     ) -> Result<Self, TchError> {
         let read = [
             Unchanged::new(format!("{layer}.weight"), weight)?,
             Unchanged::new(format!("{layer}.bias"), bias)?,
-            Unchanged::new(format!("the input of {layer}"), images)?,
+            Unchanged::new(format!("the input of {layer}"), input)?,
         ];
-        Ok(Self { conv_pool, read, output: output.shallow_clone(), winners })
+        Ok(Self { kernel, read, output: output.shallow_clone() })
     }
 
-    /// Returns what the kernel read: weight, bias and images.
+    /// Returns what the kernel read: weight, bias and input.
     pub(super) fn inputs(&self) -> [&Tensor; 3] {
         self.read.each_ref().map(|read| &read.tensor)
     }
 
-    /// Computes the gradients of weight, bias and images; none of the images where nothing before them is trained.
-    pub(super) fn gradients(&self, output_gradient: &Tensor) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+    /// Computes the gradients of weight, bias and input; none of the input where nothing before it is trained.
+    pub(super) fn gradients(
+        &self,
+        output_gradient: &Tensor,
+        threads: usize,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         self.read.iter().try_for_each(Unchanged::check)?;
-        let [weight, bias, images] = self.inputs();
+        let [weight, bias, input] = self.inputs();
         let empty_like = |tensor: &Tensor| tensor.f_empty_like().map_err(torch("computing the gradients"));
         let weight = in_memory_order(weight);
         let (mut weight_gradient, mut bias_gradient) = (empty_like(&weight)?, empty_like(bias)?);
-        let mut image_gradient = images.requires_grad().then(|| empty_like(images)).transpose()?;
-        let threads = tch::get_num_threads() as usize;
-        // SAFETY: the three gradients were created above and share memory with nothing. Images, weight and the output's gradient
+        let mut input_gradient = input.requires_grad().then(|| empty_like(input)).transpose()?;
+        // SAFETY: the three gradients were created above and share memory with nothing. Input, weight, output and its gradient
         // are only read until the kernel is done, here and by libtorch; to modify variables takes `&mut Network` or a tensor
         // that shares their memory, and its owner must not use it on another thread meanwhile, as with libtorch's operations.
         let (read, wanted) = unsafe {
             let wanted = Gradients {
                 weight: values_mut(&mut weight_gradient),
                 bias: values_mut(&mut bias_gradient),
-                images: image_gradient.as_mut().map(|gradient| values_mut(gradient)),
+                input: input_gradient.as_mut().map(|gradient| values_mut(gradient)),
             };
-            ([values(images), values(&weight), values(output_gradient)], wanted)
+            ([values(input), values(&weight), values(&self.output), values(output_gradient)], wanted)
         };
-        let [images, weight, output_gradient] = read;
-        self.conv_pool.backward(images, weight, &self.winners, output_gradient, threads, wanted);
-        Ok((weight_gradient, bias_gradient, image_gradient))
+        let [input, weight, output, output_gradient] = read;
+        match &self.kernel {
+            Kernel::ConvPool { conv_pool, winners } => {
+                conv_pool.backward(input, weight, winners, output_gradient, threads, wanted);
+            }
+            Kernel::Dense(dense) => dense.backward([input, weight], [output, output_gradient], threads, wanted),
+        }
+        Ok((weight_gradient, bias_gradient, input_gradient))
     }
 }

@@ -3,10 +3,11 @@
 use ndarray::s;
 use tch::Tensor;
 
-use super::{Network, Precision};
+use super::{Network, OneThread, Precision};
 use crate::data::Examples;
 use crate::error::{Error, Result, torch};
 use crate::metrics;
+use crate::values::tensor_of;
 
 /// How many images are classified at once, which bounds the memory; libtorch is fastest here too.
 const BATCH_SIZE: usize = 256;
@@ -54,7 +55,7 @@ pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision)
     let mut tally = Tally::default();
     for begin in (0..examples.len()).step_by(BATCH_SIZE) {
         let range = begin..examples.len().min(begin + BATCH_SIZE);
-        let images = Tensor::try_from(examples.images_f32(range.clone())?).map_err(torch("images"))?;
+        let images = tensor_of(&examples.images_f32(range.clone())?).map_err(torch("images"))?;
         let classes = examples.labels().slice(s![range]).mapv(i64::from);
         tally.add(network, &images, &Tensor::try_from(classes).map_err(torch("labels"))?, precision)?;
     }
@@ -79,6 +80,7 @@ impl Tally {
         precision: Precision,
     ) -> Result<()> {
         let logits = network.logits_in(images, precision)?;
+        let _one_thread = OneThread::begin();
         let on_device = classes.to_device(network.device());
         self.loss += logits.cross_entropy_for_logits(&on_device).double_value(&[]) * classes.numel() as f64;
         let predicted = Vec::<i64>::try_from(logits.argmax(1, false)).map_err(torch("classes"))?;

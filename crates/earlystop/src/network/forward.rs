@@ -4,13 +4,14 @@ use ndarray::ArrayD;
 use rand::Rng;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::block::Block;
+use super::block::{Block, Kernel};
 use super::layers::Activation;
+use super::one_thread::OneThread;
 use super::plan::{Op, Pads};
 use super::variables::in_memory_order;
 use super::{Loss, Network, Precision, Variables};
 use crate::error::{Error, Result, torch};
-use crate::kernels::ConvPool;
+use crate::kernels::{ConvPool, Dense};
 use crate::random::{Purpose, stream};
 use crate::values::{values, values_mut};
 
@@ -24,6 +25,7 @@ impl Network {
     pub fn predict(&self, images: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let logits = self.logits(images)?;
+        let _one_thread = OneThread::begin();
         logits.f_softmax(-1, Kind::Float).map_err(torch("softmax_classifier"))
     }
 
@@ -64,6 +66,7 @@ impl Network {
             let expected = format!("one-hot labels of shape {:?}", logits.size());
             return Err(Error::data("labels", expected, format!("{:?}", labels.size())));
         }
+        let _one_thread = OneThread::begin();
         let labels = labels.to_device(self.device);
         let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
         Ok(Loss::new(loss.map_err(torch("softmax_classifier"))?, blocks))
@@ -88,6 +91,7 @@ impl Network {
                 (None, _) => {}
             }
         })?;
+        let _one_thread = OneThread::begin();
         if let Some((_, classifier)) = activations.last_mut() {
             *classifier = logits.f_softmax(-1, Kind::Float).map_err(torch("softmax_classifier"))?;
         }
@@ -108,16 +112,22 @@ impl Network {
         mut training: Option<Training>,
         mut observe: impl FnMut(usize, &Tensor),
     ) -> Result<Tensor> {
+        let one_thread = OneThread::begin();
         let mut generator = training.as_ref().map(|training| stream(self.seed, Purpose::Dropout, training.iteration));
         let mut value = self.channels_last_images(images)?;
         for (layer, op) in &self.plan.ops {
             let blocks = training.as_mut().map(|training| &mut *training.blocks);
+            let threads = one_thread.threads();
             let result = match (op, &mut generator) {
                 (Op::Dropout { rate }, Some(generator)) => drop_out(&value, *rate, generator),
                 (Op::Dropout { .. }, None) => continue,
                 (Op::ConvPool { weight, conv_pool }, _) => {
                     let layer = self.description.layers[*layer].name().unwrap_or_default();
-                    self.convolve_and_pool(&value, (layer, *weight), conv_pool, precision, blocks)
+                    self.convolve_and_pool(&value, (layer, *weight), conv_pool, (precision, threads), blocks)
+                }
+                (Op::Dense { weight, dense, .. }, _) if precision == Precision::F32 => {
+                    let layer = self.description.layers[*layer].name().unwrap_or_default();
+                    self.multiply(&value, (layer, *weight), dense, threads, blocks)
                 }
                 _ => apply(op, &value, &self.variables, precision.kind()),
             };
@@ -136,7 +146,7 @@ impl Network {
         value: &Tensor,
         (layer, weight): (&str, usize),
         conv_pool: &ConvPool,
-        precision: Precision,
+        (precision, threads): (Precision, usize),
         blocks: Option<&mut Vec<Block>>,
     ) -> Result<Tensor, TchError> {
         let input = value.f_to_kind(Kind::Float)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
@@ -156,15 +166,41 @@ impl Network {
             images,
             [weight_values, bias_values],
             precision == Precision::Bf16,
-            tch::get_num_threads() as usize,
+            threads,
             written,
             winners.as_deref_mut(),
         );
         if let (Some(blocks), Some(winners)) = (blocks, winners) {
             output = output.f_set_requires_grad(true)?;
-            blocks.push(Block::new(conv_pool.clone(), layer, [weight, bias, &input], &output, winners)?);
+            let kernel = Kernel::ConvPool { conv_pool: conv_pool.clone(), winners };
+            blocks.push(Block::new(kernel, layer, [weight, bias, &input], &output)?);
         }
         output.f_permute([0, 3, 1, 2])
+    }
+
+    /// Runs a fully-connected layer on our kernel. In training, records what its gradient needs.
+    fn multiply(
+        &self,
+        value: &Tensor,
+        (layer, weight): (&str, usize),
+        dense: &Dense,
+        threads: usize,
+        blocks: Option<&mut Vec<Block>>,
+    ) -> Result<Tensor, TchError> {
+        let input = value.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let mut output = Tensor::f_empty([input.size()[0], dense.outputs() as i64], (Kind::Float, Device::Cpu))?;
+        let [weight, bias] = [weight, weight + 1].map(|index| self.variables.view(index));
+        let weight_in_memory = in_memory_order(weight);
+        // SAFETY: as in `convolve_and_pool`.
+        let (read, written) =
+            unsafe { ([values(&input), values(&weight_in_memory), values(bias)], values_mut(&mut output)) };
+        let [rows, weight_values, bias_values] = read;
+        dense.forward(rows, [weight_values, bias_values], threads, written);
+        if let Some(blocks) = blocks.filter(|_| input.requires_grad() || weight.requires_grad()) {
+            output = output.f_set_requires_grad(true)?;
+            blocks.push(Block::new(Kernel::Dense(dense.clone()), layer, [weight, bias, &input], &output)?);
+        }
+        Ok(output)
     }
 
     /// Returns images as `[batch, channels, height, width]`, which lie in memory as `[batch, height, width, channels]`.
@@ -217,10 +253,11 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<T
         Op::Activate(Activation::Sigmoid) => value.f_sigmoid(),
         Op::Activate(Activation::Linear) | Op::Dropout { .. } | Op::ConvPool { .. } => Ok(value.shallow_clone()),
         Op::Flatten => rows_in_memory_order(value),
-        Op::Multiply { weight } => {
+        Op::Multiply { weight } | Op::Dense { weight, .. } => {
             let [weight, bias] = weight_and_bias(variables, weight, kind)?;
             let weight = if weight.dim() == 4 { rows_in_memory_order(&weight)? } else { weight };
-            value.f_to_kind(kind)?.f_linear(&weight, Some(&bias))
+            let product = value.f_to_kind(kind)?.f_linear(&weight, Some(&bias))?;
+            if matches!(op, Op::Dense { rectifies: true, .. }) { product.f_relu() } else { Ok(product) }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::Loss;
 #[cfg(test)]
 use super::Network;
 use super::block::{Chain, lock};
+use super::one_thread::OneThread;
 use crate::error::{Error, Result, torch};
 
 /// A variable to compute gradients for.
@@ -42,6 +43,8 @@ impl Loss {
     /// variable's, or none if the loss does not depend on the variable.
     pub(crate) fn gradients(&self, leaves: &[&Leaf]) -> Result<Vec<Option<Tensor>>> {
         let (value, chains) = self.parts()?;
+        let one_thread = self.is_networks().then(OneThread::begin);
+        let threads = one_thread.as_ref().map_or(1, OneThread::threads);
         let expected = "a value computed from the model's variables that are trained";
         // libtorch would read through a null pointer.
         if !value.requires_grad() {
@@ -56,7 +59,7 @@ impl Loss {
             let chain = lock(chain);
             for (index, block) in chain.iter().enumerate().rev() {
                 let Some(output_gradient) = gradient.take() else { break };
-                let (weight, bias, images) = block.gradients(&dense(output_gradient)?)?;
+                let (weight, bias, images) = block.gradients(&dense(output_gradient)?, threads)?;
                 let [weight_leaf, bias_leaf, input] = block.inputs();
                 sums.add(weight_leaf, weight)?;
                 sums.add(bias_leaf, bias)?;

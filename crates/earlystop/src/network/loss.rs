@@ -48,6 +48,8 @@ pub struct Loss {
     value: Result<Tensor, Refusal>,
     /// The ways through our kernels that end in `value`: one for each batch.
     chains: Vec<Chain>,
+    /// Whether a [`Network`](super::Network) computed it, or a part of it.
+    is_networks: bool,
 }
 
 /// Why a loss has no value.
@@ -60,11 +62,11 @@ struct Refusal {
 impl Loss {
     pub(super) fn new(value: Tensor, blocks: Vec<Block>) -> Self {
         let chains = if blocks.is_empty() { Vec::new() } else { vec![Arc::new(Mutex::new(blocks))] };
-        Self { chains, ..Self::of(Ok(value)) }
+        Self { chains, is_networks: true, ..Self::of(Ok(value)) }
     }
 
     fn of(value: Result<Tensor, TchError>) -> Self {
-        Self { value: one_number(value), chains: Vec::new() }
+        Self { value: one_number(value), chains: Vec::new(), is_networks: false }
     }
 
     /// Returns the value; NaN if an operator could not compute it.
@@ -94,9 +96,14 @@ impl Loss {
         }
     }
 
+    /// Returns whether a network computed it, so that its gradients shall have the same bits on any number of threads.
+    pub(crate) fn is_networks(&self) -> bool {
+        self.is_networks
+    }
+
     fn map(&self, operation: impl FnOnce(&Tensor) -> Result<Tensor, TchError>) -> Self {
         let value = self.value.as_ref().map_err(Clone::clone).and_then(|value| one_number(operation(value)));
-        Self { value, chains: self.chains.clone() }
+        Self { value, chains: self.chains.clone(), is_networks: self.is_networks }
     }
 
     fn combine(&self, other: &Self, operation: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor, TchError>) -> Self {
@@ -104,9 +111,11 @@ impl Loss {
         let mut combined = match other_value {
             Ok(other) => self.map(|value| operation(value, other)),
             Err(refusal) => {
-                Self { value: self.value.as_ref().map_err(Clone::clone).and(Err(refusal)), chains: Vec::new() }
+                let value = self.value.as_ref().map_err(Clone::clone).and(Err(refusal));
+                Self { value, chains: Vec::new(), is_networks: self.is_networks }
             }
         };
+        combined.is_networks |= other.is_networks;
         for chain in &other.chains {
             if !combined.chains.iter().any(|known| Arc::ptr_eq(known, chain)) {
                 combined.chains.push(chain.clone());

@@ -11,6 +11,7 @@ mod layers;
 mod loss;
 #[cfg(test)]
 mod loss_tests;
+mod one_thread;
 mod plan;
 mod precision;
 mod summary;
@@ -30,6 +31,7 @@ pub use variables::Variables;
 
 pub(crate) use evaluation::Tally;
 pub(crate) use gradients::Leaf;
+pub(crate) use one_thread::OneThread;
 
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::fmt;
 use super::layers::{Activation, Conv2d, FullyConnected, Layer, MaxPool, Padding};
 use super::variables::{Initializer, VariableSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{ConvPool, Processor};
+use crate::kernels::{ConvPool, Dense, Processor};
 
 /// The largest number of values in a layer's output or in a variable; beyond it a size is taken for a mistake.
 const LARGEST: usize = 1 << 40;
@@ -72,6 +72,12 @@ pub(super) enum Op {
     ConvPool {
         weight: usize,
         conv_pool: ConvPool,
+    },
+    /// A multiplication, and ReLU where it follows, in one.
+    Dense {
+        weight: usize,
+        rectifies: bool,
+        dense: Dense,
     },
 }
 
@@ -269,12 +275,19 @@ impl Plan {
 }
 
 impl Plan {
-    /// Replaces every convolution with max-pooling and ReLU that there is a kernel for.
+    /// Replaces the operations that there are kernels for: every convolution with max-pooling and ReLU, and every multiplication,
+    /// with ReLU where it follows.
     pub(super) fn fuse(&mut self, input: [usize; 3], processor: Processor) {
         let mut index = 0;
-        while index + 3 <= self.ops.len() {
-            if let Some(fused) = self.fused(input, &self.ops[index..index + 3], processor) {
+        while index < self.ops.len() {
+            if let Some(fused) = self.ops.get(index..index + 3).and_then(|ops| self.fused(input, ops, processor)) {
                 self.ops.splice(index..index + 3, [fused]);
+            } else if let (layer, Op::Multiply { weight }) = self.ops[index] {
+                let rectifies = matches!(self.ops.get(index + 1), Some((_, Op::Activate(Activation::Relu))));
+                let shape = &self.variables[weight].shape;
+                let dense = Dense::new([shape[0], shape[1]].map(|size| size as usize), rectifies, processor);
+                let end = index + if rectifies { 2 } else { 1 };
+                self.ops.splice(index..end, [(layer, Op::Dense { weight, rectifies, dense })]);
             }
             index += 1;
         }

@@ -7,24 +7,30 @@ use super::parameter::Parameter;
 use super::{Optimizer, Trainable};
 use crate::error::{Error, Result, torch};
 use crate::kernels::share;
-use crate::network::Loss;
+use crate::network::{Loss, OneThread};
 use crate::values::{values, values_mut};
 
 /// The gradient of each parameter; none of those that are frozen or that the loss does not depend on.
 #[derive(Debug)]
-pub(crate) struct Gradients(Vec<Option<Tensor>>);
+pub(crate) struct Gradients {
+    of_parameters: Vec<Option<Tensor>>,
+    /// Whether they are those of a network's loss: then libtorch's threads are not woken for them.
+    are_networks: bool,
+}
 
 impl Gradients {
     /// Adds the gradients of another loss, in the order of the parameters.
     pub(crate) fn add(self, others: Self) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
+        let _one_thread = self.are_networks.then(OneThread::begin);
         // Into new memory: libtorch may have returned one tensor for two variables.
         let add = |pair: (Option<Tensor>, Option<Tensor>)| match pair {
             (Some(sum), Some(other)) => sum.f_add(&other).map(Some),
             (sum, other) => Ok(sum.or(other)),
         };
-        let sums: Result<_, tch::TchError> = self.0.into_iter().zip(others.0).map(add).collect();
-        Ok(Self(sums.map_err(torch("adding gradients"))?))
+        let sums: Result<_, tch::TchError> =
+            self.of_parameters.into_iter().zip(others.of_parameters).map(add).collect();
+        Ok(Self { of_parameters: sums.map_err(torch("adding gradients"))?, ..self })
     }
 }
 
@@ -41,8 +47,8 @@ impl Optimizer {
     /// # Errors
     ///
     /// [`Error::Loss`] if the loss is not a single number or does not depend on the model's trained variables; if the model is
-    /// not the one that the optimizer was made for; [`Error::Torch`] if variables or inputs were modified after the loss was
-    /// computed, as `minimize` itself does: compute the loss again for the next step. Then nothing was changed.
+    /// not the one that the optimizer was made for; [`Error::Loss`] or [`Error::Torch`] if variables or inputs were modified after the
+    /// loss was computed, as `minimize` itself does: compute the loss again for the next step. Then nothing was changed.
     pub fn minimize(&mut self, loss: &Loss, model: &mut impl Trainable) -> Result<()> {
         self.minimize_scaled(loss, model, 1.0)
     }
@@ -84,7 +90,8 @@ impl Optimizer {
     }
 
     /// Updates the variables, with the learning rate multiplied by a factor. Nothing else may use them meanwhile.
-    pub(crate) fn update(&mut self, Gradients(gradients): &Gradients, rate_factor: f64) -> Result<()> {
+    pub(crate) fn update(&mut self, gradients: &Gradients, rate_factor: f64) -> Result<()> {
+        let gradients = &gradients.of_parameters;
         self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
         let _no_grad = tch::no_grad_guard();
         let clip = self.clip(gradients)?;
@@ -111,7 +118,8 @@ impl Optimizer {
         let trained = self.parameters.iter().filter(|parameter| is_trained(parameter));
         let mut found = loss.gradients(&trained.map(|parameter| &parameter.leaf).collect::<Vec<_>>())?.into_iter();
         let gradient = |parameter| if is_trained(parameter) { found.next().flatten() } else { None };
-        Ok(Gradients(self.parameters.iter().map(gradient).collect()))
+        let of_parameters = self.parameters.iter().map(gradient).collect();
+        Ok(Gradients { of_parameters, are_networks: loss.is_networks() })
     }
 
     /// Updates `f32` values on the CPU, on all threads.

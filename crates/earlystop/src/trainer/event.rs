@@ -29,7 +29,8 @@ pub enum Event {
     },
     /// The network computes in bf16, for which this processor has no instructions.
     SlowPrecision,
-    /// libtorch's threads wait by spinning, which slows training down many times while other processes are busy.
+    /// libtorch's threads wait by spinning, which slows the training of a model of your own down many times while other processes
+    /// are busy.
     SpinningThreads,
     /// The stopping rule or a [request](crate::stop) ended the training.
     Stopped(StopReason),
@@ -54,7 +55,7 @@ pub enum Event {
         path: PathBuf,
         /// The iteration after which it was written.
         iteration: u64,
-        /// Why results may differ from those of an uninterrupted run: other threads, other versions, new settings. Also what
+        /// Why results may differ from those of an uninterrupted run: other instructions, other versions, new settings. Also what
         /// is missing of its history.
         notes: Vec<String>,
     },

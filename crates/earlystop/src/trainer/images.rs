@@ -50,6 +50,11 @@ impl Model for Network {
         false
     }
 
+    /// It runs on threads of its own, and libtorch on one.
+    fn depends_on_threads(&self) -> bool {
+        false
+    }
+
     fn is_emulated(&self) -> bool {
         ![self.description().precision, self.evaluation_precision()].into_iter().all(Precision::is_native)
     }

@@ -332,7 +332,7 @@ impl<M: Model> Trainer<M> {
         if self.model.is_emulated() {
             self.ask(&Event::SlowPrecision, report);
         }
-        if kernels::threads_spin() {
+        if self.model.depends_on_threads() && kernels::libtorchs_threads_spin() {
             self.ask(&Event::SpinningThreads, report);
         }
     }

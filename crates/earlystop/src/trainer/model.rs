@@ -124,6 +124,13 @@ pub trait Model {
         true
     }
 
+    /// Says whether the bits of the results depend on libtorch's number of threads, as those of most of its operations do.
+    /// Default: yes. Then a trainer notes it when a run is resumed with another number, and when libtorch's threads spin. Those of
+    /// a [`Network`](crate::Network) do not.
+    fn depends_on_threads(&self) -> bool {
+        true
+    }
+
     /// Says whether the model computes in a format for which this processor has no instructions.
     fn is_emulated(&self) -> bool {
         false

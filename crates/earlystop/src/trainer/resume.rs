@@ -65,7 +65,7 @@ impl<M: Model> Trainer<M> {
     /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history beside a checkpoint
     /// is missing or was changed, the run continues without that part of it, and [`Event::Resumed`] notes it. All further results are
     /// bit-identical to those of an uninterrupted run, unless [`Event::Resumed`] notes a reason why they may differ: other
-    /// threads, processor instructions or versions. Reads only: the folder may be read-only, or in use by another process.
+    /// processor instructions or versions, or, with a model of your own, another number of threads. Reads only: the folder may be read-only, or in use by another process.
     ///
     /// # Errors
     ///
@@ -162,7 +162,8 @@ impl<M: Model> Trainer<M> {
     /// Loads the state of a checkpoint, and returns the reasons why further results may not be bit-identical.
     fn load(&mut self, path: &Path, accepts_new_settings: bool) -> Result<Vec<String>> {
         let (mut state, position) = read_state(path)?;
-        let Differences { settings, mut notes } = Differences::between(&state, &self.state());
+        let Differences { settings, mut notes } =
+            Differences::between(&state, &self.state(), self.model.depends_on_threads());
         if !settings.is_empty() && !accepts_new_settings {
             return Err(Error::SettingsDiffer { path: path.to_owned(), differences: settings });
         }

@@ -211,9 +211,13 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Compares the state in a checkpoint with the state as the trainer would save it now.
-    pub(super) fn between(checkpoint: &RunState, now: &RunState) -> Self {
+    /// Compares the state in a checkpoint with the state as the trainer would save it now. Says nothing of the number of threads
+    /// where results do not depend on it.
+    pub(super) fn between(checkpoint: &RunState, now: &RunState, depends_on_threads: bool) -> Self {
         let mut checkpoint = checkpoint.clone();
+        if !depends_on_threads {
+            checkpoint.environment.threads = now.environment.threads;
+        }
         let mut notes = Vec::new();
         let mut unknown = |what: &str| notes.push(format!("{what}: unknown in the checkpoint, so not compared"));
         let is_earlier = checkpoint.settings.training_data.is_none();
