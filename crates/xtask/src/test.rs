@@ -2,10 +2,9 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
 
 use crate::workspace::Workspace;
-use crate::{Result, command, notebook, setup};
+use crate::{Result, command, docs, notebook, setup};
 
 /// All features of the library, except for `doc-only`, with which no test can be linked.
 const FEATURES: &str = "--features=earlystop/logging";
@@ -29,9 +28,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     setup::ensure_readers(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    let deny = "--config=build.rustdocflags=['--deny=warnings']";
-    let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", deny];
-    cargo(&workspace, "build the documentation without warnings", docs, long)?;
+    docs::build(&workspace)?;
     let tests = ["test", "--workspace", "--exclude=earlystop-cli", FEATURES, "--locked"];
     cargo(&workspace, "pass the tests", tests, long)?;
     // By itself, since it would have libtorch beside the others, which its users do not.
@@ -79,20 +76,19 @@ fn test_kernel(workspace: &Workspace, environment: &setup::Environment) -> Resul
     command::run("pass the kernel's tests", &mut tests)
 }
 
+/// Runs cargo, with the slow tests if they are wanted.
 fn cargo(
     workspace: &Workspace,
     tried: &str,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     long: bool,
 ) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace.root).args(args);
-    let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
-    eprintln!("cargo {}", words.join(" "));
+    let mut cargo = command::cargo(workspace);
+    cargo.args(args);
     if long {
         cargo.env("EARLYSTOP_LONG_TESTS", "1");
     }
-    command::run(tried, &mut cargo)
+    command::run_shown(tried, &mut cargo)
 }
 
 #[cfg(test)]
