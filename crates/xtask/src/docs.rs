@@ -43,6 +43,16 @@ mod tests {
         assert!(manifest.contains(&format!("[package.metadata.docs.rs]\nfeatures = [{quoted}]\n")), "{quoted}");
     }
 
+    /// The front page of the API documentation is the README, with links of its own.
+    #[test]
+    fn each_link_of_the_librarys_readme_leads_to_an_item() {
+        let definition = Regex::new(r"(?m)^(\[`\w+`\]): ").unwrap();
+        let defined = |text| definition.captures_iter(text).map(|found| found[1].to_owned()).collect::<Vec<_>>();
+        let readme = defined(include_str!("../../earlystop/README.md"));
+        assert!(readme.len() > 10, "{readme:?}");
+        assert_eq!(readme, defined(include_str!("../../earlystop/src/lib.rs")));
+    }
+
     #[test]
     fn links_between_the_pages_lead_to_files() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
