@@ -18,10 +18,12 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     let workspace = Workspace::locate();
-    let kernel = workspace.kernel_crate().join("Cargo.toml");
-    let fmt_kernel = ["fmt", "--check", "--manifest-path"].map(OsStr::new).into_iter().chain([kernel.as_os_str()]);
     cargo(&workspace, "keep to rustfmt's format", ["fmt", "--all", "--check"], long)?;
-    cargo(&workspace, "keep to rustfmt's format", fmt_kernel, long)?;
+    for other_workspace in [workspace.kernel_crate(), workspace.root.join("crates/earlystop/fuzz")] {
+        let manifest = other_workspace.join("Cargo.toml");
+        let fmt = ["fmt", "--check", "--manifest-path"].map(OsStr::new).into_iter().chain([manifest.as_os_str()]);
+        cargo(&workspace, "keep to rustfmt's format", fmt, long)?;
+    }
     notebook::check_committed(&workspace)?;
     // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
     let environment = setup::ensure(&workspace)?;
@@ -48,6 +50,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         "--test=object_store",
     ];
     cargo(&workspace, "pass the tests of object storage", object_storage, long)?;
+    let urls = ["test", "--package=earlystop-cli", "--features=object-store", "--test=urls", "--locked"];
+    cargo(&workspace, "pass the tests of the command with object storage", urls, long)?;
     let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
     cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
     let lints = [
