@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use earlystop::Error;
-use earlystop::checkpoint::{Checkpoint, Saved};
+use earlystop::checkpoint::{Saved, Valid};
 
 use crate::failure::{Failure, Result, note};
+use crate::opened::{Opened, is_url, store};
 use crate::text;
 
 /// The metadata's key of a trainer's state.
@@ -27,8 +28,8 @@ pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     /// What a store recorded.
     pub(crate) saved: Option<Saved>,
-    /// The size of its files.
-    pub(crate) bytes: u64,
+    /// The size of its files; not known at a URL.
+    pub(crate) bytes: Option<u64>,
     pub(crate) modified: Option<SystemTime>,
     /// Whether it has checksums.
     pub(crate) is_sealed: bool,
@@ -50,8 +51,13 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Reads the headers of all checkpoints in a folder. Files that disappear meanwhile are left out.
+    /// Reads the headers of all checkpoints in a folder. Files that disappear meanwhile are left out. At a URL, reads what the
+    /// store has recorded about them.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
+        if is_url(folder) {
+            let entries = store(folder)?.list()?.into_iter().map(Entry::recorded).collect();
+            return Ok(Folder { entries, damaged: Vec::new() });
+        }
         let mut read = Folder::read_once(folder)?;
         for _ in 1..ATTEMPTS {
             match read {
@@ -67,9 +73,9 @@ impl Folder {
         let mut has_lost = false;
         let (mut entries, mut damaged, mut parts) = (Vec::new(), Vec::new(), BTreeSet::new());
         for path in files(folder)? {
-            match Checkpoint::open(&path) {
+            match Opened::open(&path) {
                 Ok(checkpoint) => {
-                    parts.extend(checkpoint.files().filter(|file| *file != path).map(Path::to_owned));
+                    parts.extend(checkpoint.files().filter(|file| *file != path));
                     entries.push(Entry::of(&checkpoint));
                 }
                 Err(error) if is_gone(&error) => has_lost = true,
@@ -98,15 +104,21 @@ impl Folder {
 }
 
 impl Entry {
-    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
+    pub(crate) fn of(checkpoint: &Opened) -> Self {
         Entry {
             path: checkpoint.path().to_owned(),
             saved: checkpoint.saved(),
-            bytes: checkpoint.file_bytes(),
+            bytes: Some(checkpoint.file_bytes()),
             modified: checkpoint.modified(),
             is_sealed: checkpoint.is_verified(),
             has_run: checkpoint.metadata().contains_key(TRAINER),
         }
+    }
+
+    /// A checkpoint at a URL, which was not looked into.
+    fn recorded(saved: Saved) -> Self {
+        let path = saved.path.clone();
+        Entry { path, saved: Some(saved), bytes: None, modified: None, is_sealed: true, has_run: false }
     }
 
     pub(crate) fn step(&self) -> Option<u64> {
@@ -164,16 +176,25 @@ fn is_part(name: &[u8]) -> bool {
         })
 }
 
+/// Returns whether a path is that of a folder, or a URL that does not end in the name of a checkpoint.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    if is_url(path) { !name.ends_with(EXTENSION) && !name.ends_with(INDEX) } else { path.is_dir() }
+}
+
 /// Opens a file, or the latest checkpoint of a folder.
-pub(crate) fn open_latest(path: &Path) -> Result<Checkpoint> {
-    if !path.is_dir() {
-        return Ok(Checkpoint::open(path)?);
+pub(crate) fn open_latest(path: &Path) -> Result<Opened> {
+    if !is_folder(path) {
+        return Ok(Opened::open(path)?);
+    }
+    if is_url(path) {
+        return download_latest(path);
     }
     // A training may delete the latest checkpoint between the two looks.
     for _ in 0..ATTEMPTS {
         let folder = Folder::read(path)?;
         let Some(latest) = folder.latest() else { return Err(nothing_in(path, &folder)) };
-        match Checkpoint::open(&latest.path) {
+        match Opened::open(&latest.path) {
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error.into()),
             Ok(checkpoint) => {
@@ -185,6 +206,19 @@ pub(crate) fn open_latest(path: &Path) -> Result<Checkpoint> {
         }
     }
     Err(Failure::message(format!("{}: its checkpoints are deleted faster than they are read", text::path(path))))
+}
+
+/// Downloads the latest valid checkpoint at a URL.
+fn download_latest(url: &Path) -> Result<Opened> {
+    let store = store(url)?;
+    let Valid { saved, skipped, .. } = store.latest_valid()?;
+    let damaged: Vec<_> = skipped.into_iter().map(|it| Damaged { path: it.path, error: it.error }).collect();
+    let Some(saved) = saved else { return Err(nothing_in(url, &Folder { entries: Vec::new(), damaged })) };
+    for Damaged { error, .. } in &damaged {
+        note(&format!("passed over: {}", text::escaped(&error.to_string())));
+    }
+    let original = store.folder().join(saved.path.file_name().unwrap_or_default());
+    Ok(Opened::copy(&saved.path, original, store)?)
 }
 
 /// Says that a folder has no checkpoint that can be read.

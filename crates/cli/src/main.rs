@@ -8,6 +8,7 @@ mod commands;
 mod elements;
 mod failure;
 mod folder;
+mod opened;
 mod output;
 mod run;
 mod target;

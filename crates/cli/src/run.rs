@@ -1,13 +1,14 @@
-//! What a trainer stores in a checkpoint beside the tensors, and the evaluations of its run.
+//! What a trainer stores in a checkpoint in addition to the tensors, and the evaluations of its run.
 
 use std::path::Path;
 
-use earlystop::checkpoint::{Checkpoint, Metadata};
+use earlystop::checkpoint::Metadata;
 use earlystop::early_stopping::{EarlyStopping, Metric, Observation, Rule};
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result, note};
-use crate::folder::{Folder, TRAINER, open_latest};
+use crate::folder::{Folder, TRAINER, is_folder, open_latest};
+use crate::opened::Opened;
 use crate::text;
 
 /// What the names of an optimizer's tensors begin with.
@@ -57,11 +58,11 @@ pub(crate) struct Evaluations {
 }
 
 impl Evaluations {
-    /// Reads the evaluations that a checkpoint, or what is beside it, has.
+    /// Reads the evaluations that a checkpoint, or what is next to it, has.
     ///
-    /// A trainer stores them beside its checkpoints, and versions up to 0.1 did in them. A loop of one's own may store an
+    /// A trainer stores them next to its checkpoints, and versions up to 0.1 did in them. Your own loop may store an
     /// `EarlyStopping` as JSON under the key `stopping`.
-    pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Self> {
+    pub(crate) fn of(checkpoint: &Opened) -> Result<Self> {
         let run = Run::of(checkpoint.metadata()).unwrap_or_default();
         let history = checkpoint.history()?;
         if !history.lines.is_empty() || history.missing.is_some() {
@@ -89,7 +90,7 @@ impl Evaluations {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let checkpoint = open_latest(path)?;
         let mut evaluations = Evaluations::of(&checkpoint)?;
-        if evaluations.observations.is_empty() && evaluations.missing.is_none() && path.is_dir() {
+        if evaluations.observations.is_empty() && evaluations.missing.is_none() && is_folder(path) {
             let saved = Folder::read(path)?.entries.into_iter().filter(|entry| !entry.has_run);
             let mut scores: Vec<(u64, f64)> = saved.filter_map(|entry| Some((entry.step()?, entry.score()?))).collect();
             scores.sort_by_key(|(step, _)| *step);

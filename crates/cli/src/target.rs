@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use earlystop::checkpoint::Checkpoint;
-
 use crate::failure::{Failure, Result};
+use crate::opened::{Opened, is_url};
 use crate::text;
+use clap::Args;
 
 /// Where to write.
 #[derive(Debug, Args)]
@@ -26,14 +25,17 @@ impl Target {
     }
 
     /// Refuses a file that exists, unless it may be replaced, and one that is read.
-    pub(crate) fn check(&self, inputs: &[Checkpoint]) -> Result<()> {
+    pub(crate) fn check(&self, inputs: &[Opened]) -> Result<()> {
         let shown = text::path(&self.output);
+        if is_url(&self.output) {
+            return Err(Failure::message(format!("{shown}: cannot write to a URL: name a file to write")));
+        }
         if self.output.is_dir() {
             return Err(Failure::message(format!("{shown}: this is a folder: name a file to write")));
         }
-        // A state in several files lies at the path without the ending of its index.
+        // A state in several files is at the path without the ending of its index.
         let index = with_index(&self.output);
-        let read = inputs.iter().flat_map(|input| input.files().chain([input.path()]).map(Path::to_owned));
+        let read = inputs.iter().flat_map(|input| input.files().chain([input.path().to_owned()]));
         let read = read.chain(inputs.iter().map(|input| with_index(input.path())));
         let read: Vec<PathBuf> = read.filter_map(|path| fs::canonicalize(path).ok()).collect();
         let mut there = [&self.output, &index].into_iter().filter_map(|path| fs::canonicalize(path).ok());

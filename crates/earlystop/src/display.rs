@@ -1,4 +1,4 @@
-//! Shows pictures in a notebook. The only part of the library that writes to standard output.
+//! Shows pictures in a notebook. Apart from the progress bar, the only part of the library that prints.
 //!
 //! In this project's kernel a picture appears when it is drawn, in order with the text of its cell, and a [`Live`] picture
 //! can be drawn again in place. The published evcxr kernel shows one picture per cell, the last, when the cell ends. Outside

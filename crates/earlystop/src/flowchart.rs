@@ -1,4 +1,4 @@
-//! A network and one image on its way through it, as a picture.
+//! Draws a network, and how it processes one image.
 
 use ndarray::Axis;
 use tch::Tensor;

@@ -3,7 +3,7 @@
 //! Two zero bytes, the elements' type, the number of axes, the length of each axis as a big-endian `u32`, then the
 //! elements, big-endian, the last axis changing fastest.
 //!
-//! Knows nothing of paths: it reads any stream, and whoever opened a file adds its name to the error.
+//! Reads any stream. The caller adds the path to the error.
 
 use std::fmt;
 use std::io::{self, BufReader, Cursor, Read};

@@ -1,3 +1,29 @@
+// The links of the README lead to source files. Here they lead to items: Markdown takes the first definition of a link.
+#![cfg_attr(
+    all(feature = "torch", feature = "plot", feature = "logging"),
+    doc = "
+[`Checkpoint`]: checkpoint::Checkpoint
+[`EarlyStopping`]: EarlyStopping
+[`Model`]: trainer::Model
+[`Saver`]: Saver
+[`Store`]: checkpoint::Store
+[`Trainer`]: Trainer
+[`checkpoint`]: mod@checkpoint
+[`data`]: mod@data
+[`display`]: mod@display
+[`early_stopping`]: mod@early_stopping
+[`idx`]: mod@idx
+[`logging`]: mod@logging
+[`metrics`]: mod@metrics
+[`mnist`]: mod@mnist
+[`network`]: mod@network
+[`optimizer`]: mod@optimizer
+[`plot`]: mod@plot
+[`replay`]: early_stopping::replay()
+[`stop`]: mod@stop
+[`trainer`]: mod@trainer
+"
+)]
 #![cfg_attr(feature = "torch", doc = include_str!("../README.md"))]
 #![cfg_attr(not(feature = "torch"), doc = "Saving, restoring and early stopping of neural networks of any library.")]
 #![deny(missing_docs)]

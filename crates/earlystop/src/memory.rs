@@ -1,4 +1,4 @@
-//! What becomes of memory that is freed.
+//! Whether freed memory is returned to the operating system.
 
 /// Keeps freed memory in the process instead of returning it to the operating system. Call it once, at start-up.
 ///

@@ -1,8 +1,8 @@
 //! Stops a training on request: by a signal, by the caller, or by a notebook's stop button.
 //!
-//! However the request arrives, a training answers it in the same way. It finishes the iteration it is in, saves its state
-//! and returns normally; the reason is in the report, with the kind [`StopKind::Requested`]. A request is not a verdict on
-//! the run and is never saved with it, so the run can be continued.
+//! All requests have the same effect. The training finishes the current iteration, saves its state and returns normally; the
+//! reason is in the report, with the kind [`StopKind::Requested`]. A request is not saved with the run, so the run can be
+//! continued.
 //!
 //! - [`on_signals`] turns the first Ctrl-C (SIGINT) or SIGTERM into a request.
 //! - An event callback of [`Trainer::optimize`](crate::Trainer::optimize) requests a stop by its return value, see

@@ -97,7 +97,7 @@ mod tests {
             let (shared, exclusive) = unsafe { (values(&tensor).len(), values_mut(&mut tensor).len()) };
             assert_eq!((shared, exclusive), (0, 0));
         }
-        // A part that is empty lies in the memory of another tensor.
+        // A part that is empty is in the memory of another tensor.
         let (end, one) = (zeros(&[3, 4]).narrow(0, 3, 0), Tensor::from(1.5_f32));
         // SAFETY: nothing writes to them.
         let (end, one) = unsafe { (values(&end), values(&one)) };

@@ -1,11 +1,13 @@
 //! Runs other programs, their output shown as progress and kept for the error message.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::progress::Step;
+use crate::workspace::Workspace;
 use crate::{Error, Result};
 
 /// How many of a failed program's last lines are shown.
@@ -98,6 +100,25 @@ pub(crate) fn run(tried: &str, command: &mut Command) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(tried).got(format!("{} ended with {status}; its own messages are above", name(command))))
+}
+
+/// The cargo that runs this program, in the clone's root.
+pub(crate) fn cargo(workspace: &Workspace) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(&workspace.root);
+    cargo
+}
+
+/// Prints a command line of cargo and runs it as [`run`] does.
+///
+/// # Errors
+/// When it cannot be started, and when it does not end with success.
+pub(crate) fn run_shown(tried: &str, cargo: &mut Command) -> Result<()> {
+    let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
+    let step = Step::start(&format!("cargo {}", words.join(" ")));
+    run(tried, cargo)?;
+    step.done();
+    Ok(())
 }
 
 /// Runs `command` to its end and gives its standard output, trimmed; `None` when it is not there or fails.

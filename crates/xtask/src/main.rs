@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod docs;
 mod error;
 mod kernel;
 mod lab;
@@ -23,6 +24,7 @@ The project's own commands. Each does the set-up it needs by itself, and quickly
     cargo xtask setup       make everything ready: Python side, libtorch, Rust kernel
     cargo xtask notebook    execute the notebooks from fresh kernels
     cargo xtask test        run all checks and tests (--long: the slow ones as well)
+    cargo xtask docs        build the API documentation, without libtorch; a warning is an error
     cargo xtask bench       measure the tutorial's job beside tch, PyTorch and Keras (--quick: a check, without them)
     cargo xtask lab         open JupyterLab on the notebooks
     cargo xtask help        print this
@@ -50,6 +52,7 @@ fn run() -> Result<()> {
         "setup" => setup::run(args),
         "notebook" => notebook::run(args),
         "test" => test::run(args),
+        "docs" => docs::run(args),
         "bench" => bench::run(args),
         "lab" => lab::run(args),
         "kernel" => kernel::run(args),

@@ -2,11 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
 
 use crate::progress::Step;
 use crate::workspace::Workspace;
-use crate::{Result, command, notebook, setup};
+use crate::{Result, command, docs, notebook, setup};
 
 /// All features of the library, except for `doc-only`, with which no test can be linked.
 const FEATURES: &str = "--features=earlystop/logging";
@@ -20,19 +19,19 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         }
     }
     let workspace = Workspace::locate();
-    let kernel = workspace.kernel_crate().join("Cargo.toml");
-    let fmt_kernel = ["fmt", "--check", "--manifest-path"].map(OsStr::new).into_iter().chain([kernel.as_os_str()]);
     cargo(&workspace, "keep to rustfmt's format", ["fmt", "--all", "--check"], long)?;
-    cargo(&workspace, "keep to rustfmt's format", fmt_kernel, long)?;
+    for other_workspace in [workspace.kernel_crate(), workspace.root.join("crates/earlystop/fuzz")] {
+        let manifest = other_workspace.join("Cargo.toml");
+        let fmt = ["fmt", "--check", "--manifest-path"].map(OsStr::new).into_iter().chain([manifest.as_os_str()]);
+        cargo(&workspace, "keep to rustfmt's format", fmt, long)?;
+    }
     notebook::check_committed(&workspace)?;
     // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
     let environment = setup::ensure(&workspace)?;
     setup::ensure_readers(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    let deny = "--config=build.rustdocflags=['--deny=warnings']";
-    let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", deny];
-    cargo(&workspace, "build the documentation without warnings", docs, long)?;
+    docs::build(&workspace)?;
     let tests = ["test", "--workspace", "--exclude=earlystop-cli", FEATURES, "--locked"];
     cargo(&workspace, "pass the tests", tests, long)?;
     // By itself, since it would have libtorch beside the others, which its users do not.
@@ -52,6 +51,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         "--test=object_store",
     ];
     cargo(&workspace, "pass the tests of object storage", object_storage, long)?;
+    let urls = ["test", "--package=earlystop-cli", "--features=object-store", "--test=urls", "--locked"];
+    cargo(&workspace, "pass the tests of the command with object storage", urls, long)?;
     let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
     cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
     let lints = [
@@ -86,22 +87,19 @@ fn test_kernel(workspace: &Workspace, environment: &setup::Environment) -> Resul
     Ok(())
 }
 
+/// Runs cargo, with the slow tests if they are wanted.
 fn cargo(
     workspace: &Workspace,
     tried: &str,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     long: bool,
 ) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&workspace.root).args(args);
-    let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
-    let step = Step::start(&format!("cargo {}", words.join(" ")));
+    let mut cargo = command::cargo(workspace);
+    cargo.args(args);
     if long {
         cargo.env("EARLYSTOP_LONG_TESTS", "1");
     }
-    command::run(tried, &mut cargo)?;
-    step.done();
-    Ok(())
+    command::run_shown(tried, &mut cargo)
 }
 
 #[cfg(test)]

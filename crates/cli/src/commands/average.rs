@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use earlystop::checkpoint::{Checkpoint, Metadata, NamedTensor, Saver, TensorInfo, Values};
+use earlystop::checkpoint::{Metadata, NamedTensor, Saver, TensorInfo, Values};
 use serde_json::json;
 
 use crate::commands::export::copied;
 use crate::elements;
 use crate::failure::{Answer, Failure, Result, note};
 use crate::folder::TRAINER;
+use crate::opened::Opened;
 use crate::output::{Output, Progress};
 use crate::run;
 use crate::target::Target;
@@ -22,7 +23,7 @@ const AVERAGED: &str = "averaged";
 ///
 /// Averages the floating-point tensors. The result is a model, not a state to continue a training from: the state of the optimizer and of the trainer is left out.
 /// The mean is computed in double precision and rounded once, to the type of the tensor. Tensors of other types, such as
-/// counters, are taken from the last file. Metadata stays if it is the same in all files. All files are read as a whole first, to compare
+/// counters, are taken from the last file. Metadata stays if it is the same in all files. All files are read completely first, to compare
 /// their checksums, and then in pieces of 1 MB.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -30,7 +31,7 @@ Examples:
   earlystop average step-004600.safetensors step-004700.safetensors step-004800.safetensors -o mean.safetensors
   earlystop average checkpoints/run1/step-*.safetensors --output mean.safetensors --force")]
 pub(crate) struct Args {
-    /// The checkpoints: two or more
+    /// The checkpoints, two or more: files, or URLs of files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let mut inputs = Vec::new();
     for file in &args.files {
         progress.next(std::fs::metadata(file).ok().map(|metadata| metadata.len()));
-        inputs.push(Checkpoint::read(file)?);
+        inputs.push(Opened::read(file)?);
     }
     args.target.check(&inputs)?;
     let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
 }
 
 /// Everything that prevents averaging the other files with the first one.
-fn problems(inputs: &[Checkpoint]) -> Vec<String> {
+fn problems(inputs: &[Opened]) -> Vec<String> {
     let mut problems = Vec::new();
     for input in inputs {
         for tensor in input.unsupported() {
@@ -95,7 +96,7 @@ fn problems(inputs: &[Checkpoint]) -> Vec<String> {
             problems.push(format!("{path}: {name} has the unknown type {}", text::escaped(&tensor.dtype)));
         }
     }
-    let described = |input: &Checkpoint| -> BTreeMap<String, String> {
+    let described = |input: &Opened| -> BTreeMap<String, String> {
         let model = input.infos().filter(|info| !run::is_of_optimizer(&info.name));
         model.map(|info| (info.name.clone(), info.to_string())).collect()
     };
@@ -119,7 +120,7 @@ fn problems(inputs: &[Checkpoint]) -> Vec<String> {
 }
 
 /// The mean of a tensor, computed block by block while it is written.
-fn mean<'a>(inputs: &'a [Checkpoint], info: &'a TensorInfo) -> NamedTensor<'a> {
+fn mean<'a>(inputs: &'a [Opened], info: &'a TensorInfo) -> NamedTensor<'a> {
     let values = Values::produced_by(info.dtype, info.shape.clone(), move |write| {
         let (mut bytes, mut sums, mut means) = (Vec::new(), Vec::new(), Vec::new());
         for block in elements::blocks(elements::size(info)) {
@@ -139,7 +140,7 @@ fn mean<'a>(inputs: &'a [Checkpoint], info: &'a TensorInfo) -> NamedTensor<'a> {
 }
 
 /// The metadata that all files share, without the trainer's state, and the names of the files.
-fn metadata(inputs: &[Checkpoint]) -> Metadata {
+fn metadata(inputs: &[Opened]) -> Metadata {
     let Some((first, others)) = inputs.split_first() else { return Metadata::new() };
     let mut metadata = first.metadata().clone();
     metadata.retain(|key, value| key != TRAINER && others.iter().all(|other| other.metadata().get(key) == Some(value)));

@@ -11,6 +11,7 @@ use crate::commands::show::short;
 use crate::elements::{self, Difference, Tolerance};
 use crate::failure::{Answer, Result};
 use crate::folder::{TRAINER, open_latest};
+use crate::opened::Opened;
 use crate::output::{Output, Progress, Table};
 use crate::run::{self, Run};
 use crate::text;
@@ -18,7 +19,7 @@ use crate::text;
 /// Compare two checkpoints: tensors, settings and metadata
 ///
 /// Without a tolerance, elements differ if any bit of them does. Of a folder, compares the latest checkpoint. Both files are read
-/// as a whole first, to compare their checksums, and then in pieces of 1 MB. Of the trainer's state, only the settings and the
+/// completely first, to compare their checksums, and then in pieces of 1 MB. Of the trainer's state, only the settings and the
 /// environment are compared. The exit status is 1 if anything differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -27,9 +28,9 @@ Examples:
   earlystop diff --tolerance 1e-6 checkpoints/run1 checkpoints/run2
   earlystop diff --tensors-only ours.safetensors theirs.safetensors && echo equal")]
 pub(crate) struct Args {
-    /// A file or a folder
+    /// A file, a folder or a URL
     a: PathBuf,
-    /// Another file or folder
+    /// Another file, folder or URL
     b: PathBuf,
     /// Ignore elements that differ by no more than this
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, value_parser = not_negative)]
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     Ok(Answer::fine_if(report.is_empty()))
 }
 
-fn compare(args: &Args, both: &[Checkpoint; 2]) -> Result<Report> {
+fn compare(args: &Args, both: &[Opened; 2]) -> Result<Report> {
     let tolerance = Tolerance { absolute: args.tolerance, relative: args.relative };
     let mut report = Report::default();
     let [a, b] = both.each_ref().map(described);
@@ -139,7 +140,7 @@ fn compare(args: &Args, both: &[Checkpoint; 2]) -> Result<Report> {
 }
 
 /// The types and shapes of all tensors.
-fn described(checkpoint: &Checkpoint) -> BTreeMap<&str, String> {
+fn described(checkpoint: &Opened) -> BTreeMap<&str, String> {
     let known = checkpoint.infos().map(|info| (&*info.name, info.to_string()));
     let unknown = checkpoint.unsupported().map(|tensor| (&*tensor.name, text::escaped(&tensor.to_string())));
     known.chain(unknown).collect()
@@ -158,7 +159,7 @@ fn said(checkpoint: &Checkpoint, with_settings: bool) -> BTreeMap<String, String
     all
 }
 
-fn print(both: &[Checkpoint; 2], report: &Report, output: &mut Output) -> Result<()> {
+fn print(both: &[Opened; 2], report: &Report, output: &mut Output) -> Result<()> {
     for (letter, checkpoint) in ["A", "B"].iter().zip(both) {
         let step = checkpoint.saved().map_or(String::new(), |saved| format!(" (step {})", saved.step));
         output.line(format!("{letter}  {}{step}", text::path(checkpoint.path())))?;
@@ -215,7 +216,7 @@ fn print(both: &[Checkpoint; 2], report: &Report, output: &mut Output) -> Result
     output.line(format!("identical: {}", text::things(report.identical, "tensor")))
 }
 
-fn json(both: &[Checkpoint; 2], report: &Report) -> Value {
+fn json(both: &[Opened; 2], report: &Report) -> Value {
     let differing = report.differing.iter().map(|(info, difference)| {
         json!({
             "name": info.name,

@@ -17,14 +17,14 @@ use crate::text;
 /// Write some tensors of a checkpoint into a file of their own
 ///
 /// Keeps the metadata, except for the trainer's state: the result is a model, not a state to continue a training from. Of a folder,
-/// exports from the latest checkpoint. The file is read as a whole first, to compare its checksums, and then in pieces of 1 MB.
+/// exports from the latest checkpoint. The file is read completely first, to compare its checksums, and then in pieces of 1 MB.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   earlystop export checkpoints/run1/step-004800.safetensors --without-optimizer -o model.safetensors
   earlystop export checkpoints/run1 --only 'layer_conv*' --only 'layer_fc1.*' -o layers.safetensors")]
 pub(crate) struct Args {
-    /// A file or a folder
+    /// A file, a folder or a URL
     path: PathBuf,
     /// Only tensors whose names match: `*` stands for any characters, `?` for one, `[ab]` for one of these; may be given several times
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]

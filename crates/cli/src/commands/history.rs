@@ -25,7 +25,7 @@ Examples:
   earlystop history --score validation_loss --png loss.png checkpoints/run1
   earlystop history --score 'lower validation_surprise' checkpoints/run1")]
 pub(crate) struct Args {
-    /// A folder or a file
+    /// A folder, a file or a URL
     path: PathBuf,
     /// Show this score only. Put `lower` or `higher` before its name if it is not clear which is better
     #[arg(long, value_name = "NAME")]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use earlystop::Error;
-use earlystop::checkpoint::Checkpoint;
 use earlystop::early_stopping::{Metric, Observation};
 use serde_json::{Value, json};
 
 use crate::failure::{Answer, Result};
 use crate::folder::{ATTEMPTS, Damaged, Entry, Folder, is_gone, nothing_in};
+use crate::opened::Opened;
 use crate::output::{BAD, GOOD, Output, Progress, Table};
 use crate::run::Evaluations;
 use crate::text;
@@ -25,9 +25,9 @@ Examples:
   earlystop list --verify checkpoints/run1
   earlystop list --json checkpoints/run1 | jq -r '.checkpoints[] | select(.best).path'")]
 pub(crate) struct Args {
-    /// The folder
+    /// The folder, or the URL of a store
     folder: PathBuf,
-    /// Read all files as a whole and compare their checksums
+    /// Read all files completely and compare their checksums
     #[arg(long)]
     verify: bool,
 }
@@ -67,10 +67,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
 fn verify(folder: &mut Folder) {
     let mut progress = Progress::new(folder.entries.len());
     for mut entry in std::mem::take(&mut folder.entries) {
-        progress.next(Some(entry.bytes));
-        match Checkpoint::read(&entry.path) {
+        progress.next(entry.bytes);
+        match Opened::read(&entry.path) {
             Ok(checkpoint) => {
                 entry.is_sealed = checkpoint.is_verified();
+                entry.bytes = Some(checkpoint.file_bytes());
                 folder.entries.push(entry);
             }
             Err(error) if is_gone(&error) => {}
@@ -79,7 +80,7 @@ fn verify(folder: &mut Folder) {
     }
 }
 
-/// Describes what is wrong with a file, without its path, which is shown beside it.
+/// Describes what is wrong with a file, without its path, which is shown next to it.
 pub(crate) fn reason(path: &Path, error: &Error) -> String {
     let message = error.to_string();
     text::escaped(message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message))
@@ -94,7 +95,7 @@ struct Scores {
 
 impl Scores {
     fn of(folder: &Folder) -> Self {
-        let latest = folder.latest().and_then(|latest| Checkpoint::open(&latest.path).ok());
+        let latest = folder.latest().and_then(|latest| Opened::open(&latest.path).ok());
         // A history that cannot be read is not what was asked for.
         let evaluations = latest.and_then(|latest| Evaluations::of(&latest).ok());
         let Some(evaluations) = evaluations else { return Scores { by_step: BTreeMap::new(), metrics: Vec::new() } };
@@ -135,7 +136,7 @@ fn print(args: &Args, folder: &Folder, scores: &Scores, output: &mut Output) -> 
         // A trainer's score is the iteration of an improvement.
         let score = entry.score().filter(|_| !entry.has_run && scores.metrics.is_empty());
         cells.push(score.map_or(String::new(), |score| score.to_string()));
-        cells.push(text::bytes(entry.bytes));
+        cells.push(entry.bytes.map_or(String::new(), text::bytes));
         cells.push(entry.modified.map_or(String::new(), text::age));
         cells.push(text::file_name(&entry.path));
         let is_latest = is_same(folder.latest(), entry) && entry.saved.is_some();

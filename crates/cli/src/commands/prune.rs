@@ -10,21 +10,23 @@ use serde_json::{Value, json};
 use crate::commands::list::damaged_json;
 use crate::failure::{Answer, Failure, Result, note};
 use crate::folder::Folder;
+use crate::opened::{is_url, store};
 use crate::output::{BAD, Output, Progress, Table};
 use crate::text;
 
 /// Delete the checkpoints of a folder, except those to keep
 ///
 /// A checkpoint stays if any --keep holds it; the latest always stays. Does not ask for confirmation: try --dry-run first. Files that decide what is
-/// deleted are read as a whole; damaged ones do not count and are never deleted, nor is any file that is not named like
-/// `step-000100.safetensors`. Fails while a training is saving to the folder.
+/// deleted are read completely; damaged ones do not count and are never deleted, nor is any file that is not named like
+/// `step-000100.safetensors`. Fails while a training is saving to the folder. At a URL, whose lock cannot be seen, the training
+/// fails at its next save instead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   earlystop prune checkpoints/run1 --keep last=3 --keep best=1 --dry-run
   earlystop prune checkpoints/run1 --keep last=3 --keep best=1 --keep every=1000")]
 pub(crate) struct Args {
-    /// The folder
+    /// The folder, or the URL of a store
     folder: PathBuf,
     /// Checkpoints to keep: last=N (most recently saved), best=N (highest scores) or every=STEPS (multiples of STEPS); may be given several times
     #[arg(long, value_name = "RULE", required = true)]
@@ -81,8 +83,10 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
         let folder = text::path(&args.folder);
         return Err(Failure::Nothing(format!("{folder}: no checkpoints in this folder")));
     }
-    let sizes: BTreeMap<PathBuf, u64> = before.entries.iter().map(|entry| (entry.path.clone(), entry.bytes)).collect();
-    let mut store = Store::open(&args.folder)?.keep(keep);
+    let sizes: BTreeMap<PathBuf, u64> =
+        before.entries.iter().filter_map(|entry| Some((entry.path.clone(), entry.bytes?))).collect();
+    let store = if is_url(&args.folder) { store(&args.folder)? } else { Store::open(&args.folder)? };
+    let mut store = store.keep(keep);
     let mut progress = Progress::new(1);
     progress.next(Some(sizes.values().sum()));
     let mut deleted = store.prunable()?;
@@ -96,7 +100,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     }
     let mut kept = store.list()?;
     kept.retain(|saved| !deleted.iter().any(|deleted| deleted.path == saved.path));
-    let size = |saved: &Saved| sizes.get(&saved.path).copied().unwrap_or(0);
+    let size = |saved: &Saved| sizes.get(&saved.path).copied();
     if output.is_json {
         let json = |saved: &Saved| json!({ "path": text::path(&saved.path), "step": saved.step, "bytes": size(saved) });
         let [deleted, kept] = [&deleted, &kept].map(|list| list.iter().map(json).collect::<Vec<Value>>());
@@ -114,7 +118,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
         table.row(vec![
             (*what).to_owned(),
             saved.step.to_string(),
-            text::bytes(size(saved)),
+            size(saved).map_or(String::new(), text::bytes),
             text::file_name(&saved.path),
         ]);
     }
@@ -123,8 +127,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
         let word = output.paint(BAD, "damaged");
         output.line(format!("{word}, not touched: {}", text::file_name(&damaged.path)))?;
     }
-    let bytes = text::bytes(deleted.iter().map(size).sum());
+    let bytes: Option<u64> = deleted.iter().map(size).sum();
+    let bytes = bytes.map_or(String::new(), |bytes| format!(" ({})", text::bytes(bytes)));
     let (deleted, kept) = (text::things(deleted.len(), "checkpoint"), kept.len());
-    output.line(format!("{verb} {deleted} ({bytes}), kept {kept}"))?;
+    output.line(format!("{verb} {deleted}{bytes}, kept {kept}"))?;
     Ok(Answer::Fine)
 }

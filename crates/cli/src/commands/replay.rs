@@ -28,7 +28,7 @@ Examples:
   earlystop replay checkpoints/run1 --rule 'patience(500) on lower validation_loss'
   earlystop replay checkpoints/run1 --rule 'patience(1000) or time(0:10:00)' --json")]
 pub(crate) struct Args {
-    /// A folder or a file
+    /// A folder, a file or a URL
     path: PathBuf,
     /// A stopping rule; may be given several times
     #[arg(long = "rule", value_name = "RULE", required = true)]

@@ -11,6 +11,7 @@ use crate::commands::list::seconds;
 use crate::elements::{self, Statistics};
 use crate::failure::{Answer, Result, note};
 use crate::folder::{Entry, TRAINER, open_latest};
+use crate::opened::Opened;
 use crate::output::{Output, Progress, Table};
 use crate::run::{self, Evaluations, Run};
 use crate::text;
@@ -27,7 +28,7 @@ Examples:
   earlystop show --values checkpoints/run1/step-004800.safetensors
   earlystop show --json model.safetensors | jq '.settings.batch_size'")]
 pub(crate) struct Args {
-    /// A file, the index of several files, or a folder
+    /// A file, the index of several files, a folder or a URL
     path: PathBuf,
     /// Read the tensors and show statistics of their values, for example to find weights that are NaN or all zero
     #[arg(long)]
@@ -58,7 +59,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let mut facts = Vec::new();
     facts.extend(entry.step().map(|step| format!("step {step}")));
     facts.extend(entry.score().filter(|_| !entry.has_run).map(|score| format!("score {score}")));
-    facts.push(format!("{} in {}", text::bytes(entry.bytes), text::things(checkpoint.files().count(), "file")));
+    facts.push(format!(
+        "{} in {}",
+        text::bytes(checkpoint.file_bytes()),
+        text::things(checkpoint.files().count(), "file")
+    ));
     facts.extend(entry.modified.map(|modified| format!("saved {}", text::age(modified))));
     facts.push(if entry.is_sealed { "with checksums" } else { "without checksums" }.to_owned());
     output.line(facts.join(", "))?;
@@ -163,8 +168,8 @@ pub(crate) fn short(value: &str) -> String {
     text::cut(value, if is_checksum { 12 } else { 200 })
 }
 
-fn print_history(checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
-    // It is beside the checkpoint, which can be shown without it.
+fn print_history(checkpoint: &Opened, output: &mut Output) -> Result<()> {
+    // It is next to the checkpoint, which can be shown without it.
     let evaluations = match Evaluations::of(checkpoint) {
         Ok(evaluations) => evaluations,
         Err(failure) => {
@@ -192,7 +197,7 @@ fn print_history(checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-fn json(args: &Args, checkpoint: &Checkpoint, run: Option<Run>) -> Result<Value> {
+fn json(args: &Args, checkpoint: &Opened, run: Option<Run>) -> Result<Value> {
     let entry = Entry::of(checkpoint);
     let mut tensors = Vec::new();
     for info in shown(args, checkpoint) {
@@ -221,7 +226,7 @@ fn json(args: &Args, checkpoint: &Checkpoint, run: Option<Run>) -> Result<Value>
     let run = run.unwrap_or_default();
     Ok(json!({
         "path": text::path(checkpoint.path()),
-        "files": checkpoint.files().map(text::path).collect::<Vec<_>>(),
+        "files": checkpoint.files().map(|file| text::path(&file)).collect::<Vec<_>>(),
         "bytes": entry.bytes,
         "modified": entry.modified.map(seconds),
         "checksums": entry.is_sealed,

@@ -1,18 +1,18 @@
-//! `earlystop verify`: reads checkpoints as a whole.
+//! `earlystop verify`: reads checkpoints completely.
 
 use std::path::{Path, PathBuf};
 
 use earlystop::Error;
-use earlystop::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::commands::list::reason;
 use crate::failure::{Answer, Failure, Result, note};
-use crate::folder::{Folder, is_gone};
+use crate::folder::{Folder, is_folder, is_gone};
+use crate::opened::Opened;
 use crate::output::{BAD, GOOD, Output, Progress};
 use crate::text;
 
-/// Read checkpoints as a whole and compare their checksums
+/// Read checkpoints completely and compare their checksums
 ///
 /// Prints one line for each. A file of another program has no checksums: only its header and size can be checked. The exit status is 1 if any file is damaged. Reads in pieces of 256 kB.
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ Examples:
   earlystop verify best.safetensors model.safetensors.index.json
   earlystop verify --json checkpoints/run1 | jq -r '.damaged[].path'")]
 pub(crate) struct Args {
-    /// Files, indices of several files, or folders
+    /// Files, indices of several files, folders or URLs
     #[arg(required = true)]
     paths: Vec<PathBuf>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let (mut files, mut has_failed, mut is_damaged) = (Vec::new(), false, false);
     for path in &args.paths {
-        if !path.is_dir() {
+        if !is_folder(path) {
             files.push((path.clone(), true));
             continue;
         }
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     let (mut valid, mut damaged) = (Vec::new(), Vec::new());
     for (path, is_named) in files {
         progress.next(std::fs::metadata(&path).ok().map(|metadata| metadata.len()));
-        match Checkpoint::read(&path) {
+        match Opened::read(&path) {
             Ok(checkpoint) if output.is_json => valid.push(json(&path, &checkpoint)),
             Ok(checkpoint) => print(&path, &checkpoint, output)?,
             // A training has deleted it since the folder was listed.
@@ -74,12 +74,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer> {
     if has_failed { Err(Failure::Message(Vec::new())) } else { Ok(Answer::fine_if(!is_damaged)) }
 }
 
-fn print(path: &Path, checkpoint: &Checkpoint, output: &mut Output) -> Result<()> {
+fn print(path: &Path, checkpoint: &Opened, output: &mut Output) -> Result<()> {
     let word = output.paint(GOOD, "valid");
     let without = if checkpoint.is_verified() { "" } else { ", without checksums" };
     output.line(format!("{word}    {} ({}{without})", text::path(path), text::bytes(checkpoint.file_bytes())))
 }
 
-fn json(path: &Path, checkpoint: &Checkpoint) -> Value {
+fn json(path: &Path, checkpoint: &Opened) -> Value {
     json!({ "path": text::path(path), "bytes": checkpoint.file_bytes(), "checksums": checkpoint.is_verified() })
 }

@@ -2,7 +2,7 @@
 //!
 //! - One file: its renaming commits it.
 //! - Several files: all parts first, under names that are new; then the index, whose renaming commits all of them. Where a
-//!   single file lies at the path, it counts as long as it exists, and its deletion commits the index.
+//!   single file is at the path, it counts as long as it exists, and its deletion commits the index.
 //!
 //! Replaced files are deleted last. If a kill prevents that, the next save deletes them.
 

@@ -1,4 +1,4 @@
-//! Lets every step of a save fail in turn: always the old checkpoint or the new one, never neither.
+//! Lets each step of a save fail in turn, and requires the old checkpoint or the new one afterwards.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

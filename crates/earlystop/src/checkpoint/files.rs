@@ -58,7 +58,7 @@ pub(super) trait Files: Debug + Send + Sync {
     fn try_lock(&self, file: &File) -> Result<(), TryLockError> {
         file.try_lock()
     }
-    /// Locks a file, and waits until whoever has locked it lets go.
+    /// Locks a file, and waits until it is no longer locked.
     fn lock(&self, file: &File) -> io::Result<()> {
         file.lock()
     }

@@ -29,7 +29,7 @@ pub(super) const HEADER_SUM: &str = "checkpoint.sha256";
 pub(super) const TENSOR_SUM: &str = "checkpoint.sha256/";
 pub(super) const FORMAT: &str = "checkpoint.format";
 
-/// What a header says about a tensor, except where its data lies.
+/// What a header says about a tensor, except where its data is.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: String,

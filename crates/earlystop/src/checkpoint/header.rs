@@ -1,4 +1,4 @@
-//! What a file says before its data, read without trust.
+//! Reads the header of a file, which is not trusted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +48,7 @@ pub(super) enum Seal {
 #[derive(Debug)]
 pub(super) struct HeaderTensor {
     pub(super) content: Content,
-    /// Where its bytes lie in the data.
+    /// Where its bytes are in the data.
     pub(super) range: Range<u64>,
     /// Its checksum, unless the seal is [`Seal::None`].
     pub(super) sha256: Option<String>,
@@ -191,7 +191,7 @@ impl Header {
     }
 }
 
-/// Returns whether another program wrote the header anew with all that it held, in another order or another layout.
+/// Returns whether another program rewrote the header with the same contents, in another order or layout.
 ///
 /// The checksum is that of the header as this library writes it, so it is taken of the header written like that again.
 fn is_kept(metadata: &Metadata, tensors: &[(String, Stored)]) -> bool {

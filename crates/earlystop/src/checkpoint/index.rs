@@ -1,9 +1,9 @@
-//! The index of a checkpoint in several files: which tensor lies in which one.
+//! The index of a checkpoint in several files: which tensor is in which one.
 //!
 //! The layout is that of Hugging Face: a JSON object with `weight_map`, from the names of the tensors to those of the
 //! files, and `metadata` with `total_size`. One more entry, `__metadata__`, is that of a safetensors header. Its checksum
-//! covers the whole index, and it holds the size and the header's checksum of every part. So the index belongs to these
-//! very parts.
+//! covers the whole index, and it holds the size and the header's checksum of every part. So the index matches only
+//! the parts of its own save.
 
 use std::collections::BTreeMap;
 use std::fmt;

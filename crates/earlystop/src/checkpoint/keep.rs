@@ -1,11 +1,11 @@
-//! Which checkpoints of a folder stay.
+//! Which checkpoints of a folder are kept.
 
 use super::Saved;
 
 /// Which checkpoints a [`Store`](super::Store) keeps; the others it deletes after the next save.
 ///
 /// The rules add up: a checkpoint stays as long as any of them holds it. Damaged files do not count and are not deleted.
-/// To know them, a store reads a file of an earlier process once as a whole, before it deletes it or deletes others because
+/// To know them, a store reads a file of an earlier process completely, once, before it deletes it or deletes others because
 /// of it.
 ///
 /// # Examples

@@ -1,6 +1,6 @@
 //! The names of the files of a checkpoint.
 //!
-//! `best.safetensors` is one file, or it is `best.safetensors.index.json` with parts beside it:
+//! `best.safetensors` is one file, or it is `best.safetensors.index.json` with parts next to it:
 //! `best-0123456789abcdef-00001-of-00003.safetensors`. The digits in the middle are the random id of a save.
 
 use std::ffi::OsString;
@@ -38,7 +38,7 @@ pub(super) fn stem_of(base: &Path) -> Option<String> {
     Some(name.strip_suffix(EXTENSION).map_or(name.clone(), str::to_owned))
 }
 
-/// Returns what tells the part `number` of `count` from all other files: it follows the stem in the part's name.
+/// Returns what distinguishes the part `number` of `count` from all other files: it follows the stem in the part's name.
 pub(super) fn mark(id: &str, number: usize, count: usize) -> String {
     format!("{}-{number:05}-of-{count:05}", &id[..ID_DIGITS])
 }

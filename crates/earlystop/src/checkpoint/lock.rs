@@ -40,7 +40,7 @@ struct Owner {
     process: Process,
     /// The descriptor of the lock file in that process.
     descriptor: i32,
-    /// Random: tells the stores of a process apart.
+    /// Random: distinguishes the stores of a process.
     token: String,
 }
 
@@ -206,7 +206,7 @@ fn read_owner(file: &File) -> Option<Owner> {
     serde_json::from_slice(&read_record(file)).ok()
 }
 
-/// Describes whoever the lock file names. Version 0.1.0 wrote the process id alone.
+/// Describes the process that the lock file names. Version 0.1.0 wrote the process id alone.
 fn describe(file: &File, current: &Process) -> Option<LockHolder> {
     let record = read_record(file);
     match serde_json::from_slice::<Owner>(&record) {

@@ -1,4 +1,4 @@
-//! Compares what a file has with what is wanted from it.
+//! Compares the tensors of a file with those to restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,7 +17,7 @@
 //!
 //! # Files of other programs
 //!
-//! A file without checksums is read too; [`Checkpoint::is_verified`] tells. If another program rewrites a checkpoint
+//! A file without checksums is read too; [`Checkpoint::is_verified`] says so. If another program rewrites a checkpoint
 //! and keeps its metadata, the checksums are compared with the new file: if they match, it is verified; if they do
 //! not, it is read as a file without checksums. The same holds for states in several files. [`Saver::convert_floats`]
 //! loads half, bfloat16 or double precision into single precision and the other way round. Tensors whose element type
@@ -25,7 +25,7 @@
 //!
 //! # Crashes
 //!
-//! A save writes a temporary file beside the path, syncs it to the disk, renames it to the path, and syncs the folder. Of
+//! A save writes a temporary file next to the path, syncs it to the disk, renames it to the path, and syncs the folder. Of
 //! several files, renaming the index commits all. If the process is killed, the path leads to the old state or to the new
 //! one. Temporary files and parts without an index may remain; the next save to the path deletes them. A store deletes old
 //! checkpoints only after the new one is on the disk.
@@ -105,9 +105,9 @@
 //! | a kill leaves the old file or the new one | yes | – [^k] | – [^l] | yes | yes | yes | – | yes |
 //! | the new file outlasts a power failure (fsync of file and folder) | – | – | – | – | – | – | – | yes |
 //! | damage is found by checksums | yes | – | – | – | – | – | – | yes |
-//! | the next older sound file is found | – | – | – | – | – | – | – | yes |
+//! | the next older valid file is found | – | – | – | – | – | – | – | yes |
 //! | a restore that fails changes nothing | – | – | – [^s] | – [^s] | yes [^o] | – | – [^t] | yes |
-//! | one message tells all that does not fit | – | – | yes | yes | – | – | – | yes, with hints |
+//! | one message lists everything that does not fit | – | – | yes | yes | – | – | – | yes, with hints |
 //! | kept: the last n | yes | – | – | yes | yes | yes | – | yes |
 //! | kept: the best k | – | 1 | yes | yes | yes | 1 | – | yes |
 //! | kept: every n steps (or hours) | yes | yes | yes | yes | yes | – | – | yes |
@@ -125,7 +125,7 @@
 //! [^s]: PyTorch's `load_state_dict` copies what fits, then raises.
 //! [^o]: it returns a new state instead of changing one.
 //! [^t]: `VarStore::load` leaves a half-loaded network when a name is missing, and loads shape `[1]` into `[10]`.
-//! [^i]: a file `checkpoint` beside them lists them.
+//! [^i]: a file `checkpoint` next to them lists them.
 //! [^b]: unless `initial_value_threshold` is given; [tf-keras #430](https://github.com/keras-team/tf-keras/issues/430).
 //! [^c]: if the run resumes from a checkpoint that holds the callback's state.
 //! [^m]: `tf.train.CheckpointManager` asks for only one in a folder at a time.
@@ -174,7 +174,7 @@ pub use store::{History, Skipped, Store, Valid, latest_checkpoint};
 pub use values::{NamedTensor, Values};
 pub use warning::Warning;
 
-/// Strings by name that a checkpoint carries beside its tensors.
+/// Strings by name that a checkpoint contains in addition to its tensors.
 ///
 /// They are stored in the `__metadata__` of the file. Keys that start with `checkpoint.` are reserved.
 pub type Metadata = BTreeMap<String, String>;

@@ -1,4 +1,4 @@
-//! Finds the files of a checkpoint and reads what they say before their data.
+//! Finds the files of a checkpoint and reads their headers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -153,7 +153,7 @@ fn open_several(index: &Index) -> Result<Opened> {
     Ok(Opened { files, tensors, metadata, internal: index.internal.clone(), seal })
 }
 
-/// Returns the path of a part: beside the index, or beside the file that the index is a symbolic link to.
+/// Returns the path of a part: next to the index, or next to the file that the index is a symbolic link to.
 fn find(index: &Index, part: &Part) -> Result<PathBuf> {
     let beside = |index: &Path| folder_of(index).join(&part.name);
     let mut path = beside(&index.path);

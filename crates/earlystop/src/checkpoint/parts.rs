@@ -1,6 +1,6 @@
-//! The files of checkpoints in several files, as a whole: what is left over of them, deleting them, and moving them.
+//! The files of a checkpoint in several files: finding what is left over of them, deleting them, and moving them.
 //!
-//! A part is deleted only if this library wrote it, nobody writes it any more, and no index in its folder names it.
+//! A part is deleted only if this library wrote it, no process writes it any more, and no index in its folder names it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use super::writing::{is_abandoned, lock_folder};
 use crate::Result;
 use crate::error::io_error;
 
-/// The key, without its prefix, by which a part tells what it is.
+/// The key, without its prefix, that identifies a part.
 pub(super) const MARK: &str = "part";
 
 /// Returns the parts in a folder, by what their names have before the mark.
@@ -42,7 +42,7 @@ fn mark_of(part: &Path) -> &str {
 
 /// Deletes those of the parts that killed and replaced saves left behind. What cannot be deleted stays for the next time.
 ///
-/// `committed` were named by an index that was deleted or replaced: nobody writes them any more.
+/// `committed` were named by an index that was deleted or replaced: no process writes them any more.
 pub(super) fn remove_leftovers(files: &dyn Files, mut parts: Vec<PathBuf>, committed: &[PathBuf]) -> io::Result<()> {
     let Some(folder) = parts.first().map(|part| folder_of(part).to_owned()) else { return Ok(()) };
     let named = marks_in_indices(&folder)?;
@@ -93,13 +93,13 @@ fn is_marked(part: &Path) -> bool {
     header.is_ok_and(|header| header.internal.get(MARK).is_some_and(|mark| mark == mark_of(part)))
 }
 
-/// Returns the parts of an index that lie beside it and have names like those that this library gives.
+/// Returns the parts of an index that are next to it and have names like those that this library gives.
 pub(super) fn named_by(index: &Path) -> Vec<PathBuf> {
     let marks = marks_in_index(index).unwrap_or_default();
     parts_of(&base_of(index)).into_iter().filter(|part| marks.contains(mark_of(part))).collect()
 }
 
-/// Deletes an index that does not count because a single file lies at `base`, if this library wrote it. Returns its parts,
+/// Deletes an index that does not count because a single file is at `base`, if this library wrote it. Returns its parts,
 /// which have become leftovers.
 pub(super) fn remove_stale_index(files: &dyn Files, base: &Path) -> io::Result<Vec<PathBuf>> {
     let index = index_of(base);

@@ -1,4 +1,4 @@
-//! Tells processes apart, also across machines and containers that share a folder.
+//! Identifies processes, also across machines and containers that share a folder.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) pid: u32,
-    /// Start time in clock ticks since boot, which tells a process from an earlier one with its id.
+    /// Start time in clock ticks since boot, which distinguishes a process from an earlier one with the same id.
     #[serde(default)]
     start: Option<u64>,
     /// Identifies the running system, that is, the machine and its last boot.

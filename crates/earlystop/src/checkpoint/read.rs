@@ -29,7 +29,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint once as a whole and compares all its checksums.
+    /// Reads a checkpoint completely, once, and compares all its checksums.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Checkpoint {
         self.opened.files.iter().filter_map(DataFile::modified).max()
     }
 
-    /// Returns what the writer stored beside the tensors.
+    /// Returns what the writer stored in addition to the tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.opened.metadata
     }

@@ -12,7 +12,7 @@ pub struct Saved {
     pub path: PathBuf,
     /// The training step (iteration) at which it was saved.
     pub step: u64,
-    /// How good it is, if that was told: higher is better.
+    /// How good it is, if it is known: higher is better.
     pub score: Option<f64>,
     /// Counts the saves into the folder, from 1; 0 for a file that no store wrote. The highest is the latest, also where
     /// training went back to an earlier step.

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// complete old checkpoint or the complete new one. When `save` has returned, the new one is on the disk. Any number of
 /// savers may save to one path: the last one wins.
 ///
-/// Tensors are copied in blocks of a few megabytes, so a save or restore needs little memory beside the state. Do not
+/// Tensors are copied in blocks of a few megabytes, so a save or restore needs little memory in addition to the state. Do not
 /// change the tensors from another thread meanwhile.
 ///
 /// # Examples
@@ -41,7 +41,7 @@ use crate::{Error, Result};
 /// # Ok::<(), earlystop::Error>(())
 /// ```
 ///
-/// Variables of libtorch are passed as a whole: `saver.save(&save_path, &[&network], &metadata)`, where
+/// The variables of libtorch are passed together: `saver.save(&save_path, &[&network], &metadata)`, where
 /// `network` is a `tch::nn::VarStore` or a `Network`.
 #[derive(Debug, Clone)]
 pub struct Saver {
@@ -75,7 +75,7 @@ impl Saver {
     /// Sets the size in bytes above which a state is saved in several files: 5 GB unless set. `u64::MAX` means never.
     ///
     /// The size is that of the tensors' data. Each file has at most as much, or a single tensor that is larger. The layout is
-    /// that of Hugging Face: a state that is saved to `model.safetensors` becomes `model.safetensors.index.json`, and beside
+    /// that of Hugging Face: a state that is saved to `model.safetensors` becomes `model.safetensors.index.json`, and next to
     /// it `model-ID-00001-of-00003.safetensors` and so on, where `ID` is new with every save. Renaming the index commits all
     /// files as one. To copy or move such a checkpoint, copy or move the index with all its parts.
     ///
@@ -147,7 +147,7 @@ impl Saver {
         Ok(self.save_with(path.as_ref(), state, metadata, &[])?.warnings)
     }
 
-    /// [`save`](Self::save) with entries of this room's own.
+    /// [`save`](Self::save) with entries of this module's own.
     pub(super) fn save_with(
         &self,
         path: &Path,

@@ -106,11 +106,11 @@ pub struct Skipped {
     pub error: Error,
 }
 
-/// A checkpoint that was read whole and found sound. From [`Store::latest_valid`] and [`Store::best_valid`].
+/// A checkpoint that was read completely and found valid. From [`Store::latest_valid`] and [`Store::best_valid`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Valid {
-    /// The first sound one, if there is any.
+    /// The first valid checkpoint, if there is one.
     pub saved: Option<Saved>,
     /// Those that should have come before it.
     pub skipped: Vec<Skipped>,
@@ -284,7 +284,7 @@ impl Store {
         with!(&self.0, store => store.folder())
     }
 
-    /// Deletes all checkpoints in the folder, the latest last, and the history beside them.
+    /// Deletes all checkpoints in the folder, the latest last, and the history next to them.
     ///
     /// # Errors
     ///
@@ -336,7 +336,7 @@ impl Store {
         Ok(by_score(&self.list()?).first().copied().cloned())
     }
 
-    /// Returns the last saved checkpoint that is whole, and says which later ones are not, and why.
+    /// Returns the last saved checkpoint that is valid, and says which later ones are not, and why.
     ///
     /// # Errors
     ///
@@ -345,7 +345,7 @@ impl Store {
         with!(&self.0, store => store.latest_valid())
     }
 
-    /// Returns the best checkpoint that is whole, and says which better ones are not, and why.
+    /// Returns the best checkpoint that is valid, and says which better ones are not, and why.
     ///
     /// # Errors
     ///
@@ -354,12 +354,26 @@ impl Store {
         with!(&self.0, store => store.best_valid())
     }
 
-    /// Returns a listed checkpoint as one that can be read at its path: from object storage, a copy. The copy may be damaged.
+    /// Returns a listed checkpoint with a path at which it can be read: from object storage, that of a copy.
+    ///
+    /// The copy may be damaged, which reading it finds. It is deleted with the store, and earlier if the checkpoint is deleted. In a
+    /// folder, the checkpoint itself is returned.
+    ///
+    /// ```
+    /// use earlystop::checkpoint::{Checkpoint, Metadata, Store};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let mut store = Store::open(dir.path())?;
+    /// store.save(100, Some(0.5), &[], &Metadata::new())?;
+    /// let best = store.best()?.expect("one was saved");
+    /// assert!(Checkpoint::read(store.local_copy(best)?.path)?.is_verified());
+    /// # Ok::<(), earlystop::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Checkpoint`] if it is gone; [`Error::Io`] if it cannot be copied.
-    pub(crate) fn local_copy(&self, saved: Saved) -> Result<Saved> {
+    pub fn local_copy(&self, saved: Saved) -> Result<Saved> {
         with!(&self.0, store => store.local_copy(saved))
     }
 }
@@ -373,7 +387,7 @@ fn internal_entries(new: &Saved, history: Option<&Position>) -> Vec<(&'static st
     entries
 }
 
-/// Returns the checkpoint that is saved next, beside those that are listed: over the one of the same step, unless that one is better.
+/// Returns the checkpoint that is saved next, given those that are listed: over the one of the same step, unless that one is better.
 fn next_saved(folder: &Path, listed: &[Saved], last_commit: u64, step: u64, score: Option<f64>) -> Saved {
     let mut new = Saved { path: PathBuf::new(), step, score, commit: last_commit.saturating_add(1) };
     let is_better = |name: &str| {
@@ -390,12 +404,12 @@ fn next_saved(folder: &Path, listed: &[Saved], last_commit: u64, step: u64, scor
     new
 }
 
-/// Returns the path of the last checkpoint that a [`Store`] saved into the folder and that is whole; none if there is no
+/// Returns the path of the last checkpoint that a [`Store`] saved into the folder and that is valid; none if there is no
 /// checkpoint. Stands in for `tf.train.latest_checkpoint`.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the folder cannot be listed; the first file's error if there are checkpoints, but none is whole;
+/// [`Error::Io`] if the folder cannot be listed; the first file's error if there are checkpoints, but none is valid;
 /// [`Error::Setting`] for a URL.
 pub fn latest_checkpoint(folder: impl AsRef<Path>) -> Result<Option<PathBuf>> {
     let folder = folder.as_ref();

@@ -1,4 +1,4 @@
-//! Spreads work over threads.
+//! Distributes work over threads.
 
 use std::sync::Mutex;
 use std::thread;

@@ -161,7 +161,7 @@ pub(super) fn temporaries(folder: &Path, prefix: &[u8]) -> Vec<PathBuf> {
     entries.filter(is_temporary).map(|entry| entry.path()).collect()
 }
 
-/// Returns whether nobody writes a temporary file any more.
+/// Returns whether no process writes a temporary file any more.
 pub(super) fn is_abandoned(files: &dyn Files, path: &Path) -> bool {
     /// Without locks, the age decides. A saver that lives has written to its file since.
     const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -192,7 +192,7 @@ impl Examples {
         self.labels.len()
     }
 
-    /// Tells whether there is no example.
+    /// Returns whether there is no example.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

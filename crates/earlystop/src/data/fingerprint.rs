@@ -1,4 +1,4 @@
-//! What identifies a set of examples, to notice other data when a run is resumed.
+//! Identifies a set of examples, so that other data is noticed when a run is resumed.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};

@@ -1,4 +1,4 @@
-//! Rules of a program's own.
+//! Custom stopping rules.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// It is then combined, replayed, saved and resumed as the built-in rules are. It sees one evaluation after the other. What it
 /// remembers of them is its state, which is saved in checkpoints; the rule itself is not, only its name. A trainer that resumes a
 /// run has a rule of the same name, which continues from the saved state. The state is also read from its saved form at each
-/// evaluation, so that a resumed run decides as one that nobody interrupted.
+/// evaluation, so that a resumed run decides as one that was never interrupted.
 ///
 /// A rule that needs the [mistakes](Observation::mistakes) needs a trainer that
 /// [records](crate::trainer::TrainerBuilder::record_mistakes) them.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// rate.
 ///
 /// It decides as PyTorch's [`ReduceLROnPlateau`][torch] with `eps=0`; PyTorch's default threshold is a
-/// [relative](Self::min_relative_delta) `1e-4`. Where the best score is negative, PyTorch's relative threshold lies on its other side.
+/// [relative](Self::min_relative_delta) `1e-4`. Where the best score is negative, PyTorch's relative threshold is on its other side.
 ///
 /// [torch]: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
 ///

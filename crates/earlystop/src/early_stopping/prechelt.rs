@@ -24,7 +24,7 @@ struct Loss {
 }
 
 impl Lowest {
-    /// Takes in an evaluation and returns `GL` at it: how far its validation loss lies above the lowest, in percent.
+    /// Takes in an evaluation and returns `GL` at it: how far its validation loss is above the lowest, in percent.
     fn step(&mut self, evaluation: &Evaluation) -> f64 {
         let loss = evaluation.observation.score(VALIDATION_LOSS).unwrap_or(f64::INFINITY);
         let lowest = match self.0 {
@@ -74,7 +74,7 @@ impl Overshoot {
 }
 
 /// The state of `PQ_α`, which stops at the end of a strip once `GL(t) / P_k(t) > α`. The training progress `P_k(t)` is
-/// by how many per mille the mean training loss of the strip lies above the lowest of the strip.
+/// by how many per mille the mean training loss of the strip is above the lowest of the strip.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Quotient {
     pub(super) lowest: Lowest,

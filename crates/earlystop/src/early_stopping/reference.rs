@@ -1,6 +1,6 @@
-//! Reference implementations for the tests: each rule as a function of the whole history, judged anew each time.
+//! Reference implementations for the tests: each rule as a function of the whole history, judged again each time.
 //!
-//! Slow and plain. The rules in use process one evaluation at a time; the tests compare both.
+//! Slow and simple. The actual rules process one evaluation at a time; the tests compare both.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -285,7 +285,7 @@ fn generalization_loss(name: &impl Display, alpha: f64, history: &[Observation])
 }
 
 /// `PQ_α`: stops at the end of a strip once `GL(t) / P_k(t) > α`, where the progress of training `P_k(t)` says by how
-/// many per mille the strip's mean training loss lies above its lowest.
+/// many per mille the strip's mean training loss is above its lowest.
 fn progress_quotient(name: &impl Display, alpha: f64, strip: usize, history: &[Observation]) -> Judgement {
     let judgement = Judgement::keeping(lowest(history));
     let Some((strip, complete)) = last_strip(strip, history) else {
@@ -319,7 +319,7 @@ fn successive_rises(name: &impl Display, strips: usize, strip: usize, history: &
     }
 }
 
-/// `GL` at the last evaluation: how far its validation loss lies above the lowest, in percent.
+/// `GL` at the last evaluation: how far its validation loss is above the lowest, in percent.
 fn above_lowest(history: &[Observation]) -> f64 {
     let losses = || history.iter().filter_map(loss_of);
     100.0 * (losses().next_back().unwrap_or(f64::NAN) / losses().fold(f64::INFINITY, f64::min) - 1.0)

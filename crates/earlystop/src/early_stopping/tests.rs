@@ -153,7 +153,7 @@ fn rules() -> impl Strategy<Value = Rule> {
     })
 }
 
-/// The iteration of the first stop, its reason and the best evaluation, judged anew for each evaluation.
+/// The iteration of the first stop, its reason and the best evaluation, judged again for each evaluation.
 fn replay_by_reference(rule: &Rule, history: &[Observation]) -> (Option<(u64, StopReason)>, Option<usize>) {
     let last = history.last().map_or(0, |last| last.iteration);
     for iteration in 1..=last {

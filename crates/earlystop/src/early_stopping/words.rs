@@ -1,4 +1,4 @@
-//! The words of which the text of a rule consists.
+//! The tokens of a rule's text.
 
 /// What a rule begins with.
 pub(super) const KNOWN: [&str; 13] = [

@@ -45,7 +45,7 @@ impl fmt::Display for UnsupportedTensor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CheckpointPart {
-    /// The file as a whole: its size.
+    /// The file itself: its size.
     File,
     /// The header: the names, kinds, shapes and metadata.
     Header,
@@ -74,10 +74,10 @@ pub enum Mismatch {
     Missing {
         /// The tensor to restore.
         expected: TensorInfo,
-        /// The most similar name that the file has and nobody asks for.
+        /// The most similar name in the file that is not requested.
         near: Option<String>,
     },
-    /// Nobody asks for this tensor of the file.
+    /// The tensor is in the file, but not requested.
     Extra {
         /// The tensor in the file.
         found: TensorInfo,
@@ -91,7 +91,7 @@ pub enum Mismatch {
     },
     /// The tensor has an element type in the file that is not supported.
     Unsupported {
-        /// The tensor to restore; `None` if nobody asks for it.
+        /// The tensor to restore; `None` if it is not requested.
         expected: Option<TensorInfo>,
         /// The tensor in the file.
         found: UnsupportedTensor,
@@ -108,7 +108,7 @@ impl Mismatch {
         }
     }
 
-    /// Returns whether nobody asks for the tensor.
+    /// Returns whether the tensor is not requested.
     pub(crate) fn is_extra(&self) -> bool {
         self.expected().is_none()
     }

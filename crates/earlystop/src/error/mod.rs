@@ -1,6 +1,6 @@
-//! What can go wrong, in one enum.
+//! The error type of the library.
 //!
-//! Every message carries all there is to know (path, name, what was expected, what was found and the cause below it),
+//! Every message contains everything that is known (path, name, what was expected, what was found and the cause),
 //! because a notebook's `?` prints the outer message alone.
 
 pub(crate) mod checkpoint;
@@ -56,7 +56,7 @@ pub enum Error {
         mirror_variable: &'static str,
     },
 
-    /// A file is no whole, sound checkpoint.
+    /// A file is not a complete, valid checkpoint.
     #[error("{}: {part}: {problem}", path.display())]
     Checkpoint {
         /// The file.
@@ -67,7 +67,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A sound checkpoint that belongs to other variables than those to restore. Nothing was changed.
+    /// A valid checkpoint that belongs to other variables than those to restore. Nothing was changed.
     #[error("{}: does not fit, so nothing was restored:{}", path.display(), lines(mismatches))]
     Mismatch {
         /// The file.
@@ -187,7 +187,7 @@ pub enum Error {
         known: Vec<String>,
     },
 
-    /// A folder contains the checkpoints of a run that the trainer has neither resumed nor been told to delete.
+    /// A folder contains the checkpoints of a run that the trainer has neither resumed nor deleted.
     #[error("{}: contains the checkpoints of another run: {}; start_over() deletes them", folder.display(), other_run(resume_error.as_deref()))]
     OtherRun {
         /// The folder.
@@ -223,7 +223,7 @@ pub enum Error {
         differences: Vec<String>,
     },
 
-    /// A run that was resumed does not end like the run that nobody interrupted.
+    /// A resumed run does not end like the run that was never interrupted.
     #[error("resumed after iteration {iteration}: {what} differs from the run that nobody interrupted: {how}")]
     ResumeDiffers {
         /// The iteration of the break.

@@ -3,7 +3,7 @@
 //!
 //! | callback | what it gives | read it with | after a resume |
 //! |---|---|---|---|
-//! | [`ProgressBar`] | a line in the terminal: iteration, loss, best score, when the rule would stop, time left | your eyes | begins at the resumed iteration |
+//! | [`ProgressBar`] | a line in the terminal: iteration, loss, best score, when the rule would stop, time left | the terminal | begins at the resumed iteration |
 //! | [`Csv`] | a table with one row for each evaluation | a spreadsheet, pandas, polars | equals the file of an uninterrupted run |
 //! | [`JsonLines`] | one JSON object for each evaluation | jq, pandas, a log collector | equals the file of an uninterrupted run |
 //! | [`TensorBoard`] | curves of all scores and of the learning rate | `tensorboard --logdir FOLDER` | a further file; TensorBoard discards the points after the resumed iteration |
@@ -46,7 +46,7 @@
 //!
 //! [`Csv`] and [`JsonLines`] compare their file with the run's history when a call of [`optimize`](crate::Trainer::optimize)
 //! begins. Rows after the resumed iteration are removed, a last row that a crash has cut off is removed, and missing rows are
-//! added. So a run that was interrupted, killed and resumed leaves the file of a run that nobody interrupted, except for the times.
+//! added. So a run that was interrupted, killed and resumed leaves the file of a run that was never interrupted, except for the times.
 //!
 //! A file with other content, or of another run, is an error, and is not changed. A run that begins at iteration 0 keeps the log
 //! of the run before it under another name: `log.csv` becomes `log.1.csv`.

@@ -1,4 +1,4 @@
-//! A line in the terminal that shows how far a run is.
+//! A line in the terminal that shows the progress of a run.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};

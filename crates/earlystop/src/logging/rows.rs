@@ -87,7 +87,7 @@ impl<F: Format> Rows<F> {
             self.format = F::default();
             return self.write(Vec::new(), &[]);
         }
-        // A call that only reports may do so beside another process that trains on.
+        // A call that only reports may do so next to another process that trains on.
         if progress.has_work() {
             lines.retain(|line| line.iteration <= now);
         }

@@ -1,4 +1,4 @@
-//! The four files: what they are, where they lie, and how they get there whole.
+//! The four files: their names, the folder, and how they are written completely.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -121,7 +121,7 @@ impl DataFile {
         }
     }
 
-    /// Writes content, compressed if it is not yet, to a temporary name first: the file is there whole or not at all.
+    /// Writes content, compressed if it is not yet, to a temporary name first: the file is complete or does not exist.
     pub(super) fn keep(&self, dir: &Path, content: &[u8]) -> Result<()> {
         let path = dir.join(self.compressed_name());
         let (temporary, file) = create_temporary(dir, &self.compressed_name(), |path| File::create_new(path))?;

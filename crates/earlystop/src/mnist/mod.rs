@@ -100,7 +100,7 @@ fn load(dir: &Path, sources: &Sources, progress: &mut dyn FnMut(&LoadEvent)) -> 
     Ok(Mnist { train: train.slice(collection.validation..)?, validation: train.slice(..collection.validation)?, test })
 }
 
-/// Tells of a damaged file that a new one can be had.
+/// Says of a damaged file that a new one can be downloaded.
 fn offer_download(error: Error) -> Error {
     match error {
         Error::Idx { path, source, .. } => Error::Idx { path, source, remedy: DOWNLOAD_AGAIN },

@@ -1,11 +1,11 @@
-//! Where a plot of scores over iterations lies, what its sides mean, and its grid.
+//! Where a plot of scores over iterations is, what its sides mean, and its grid.
 
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect, TICK_SIZE};
 use super::colormap::{BLACK, FRAME, GRID};
 use super::text;
 use super::ticks::Ticks;
 
-/// The room that ticks and label need below the x axis.
+/// The space that ticks and label need below the x axis.
 pub(super) const BELOW: f64 = 10.0 + TICK_SIZE + 10.0 + LABEL_SIZE;
 
 /// What a plot's height means.
@@ -86,7 +86,7 @@ impl Axes {
         self.plot.bottom() - (shown - self.low) / (self.high - self.low) * self.plot.height
     }
 
-    /// Draws grid, ticks and labels. The x axis lies at `bottom`: the plot's own lower edge, or further down.
+    /// Draws grid, ticks and labels. The x axis is at `bottom`: the plot's own lower edge, or further down.
     pub(super) fn draw(&self, canvas: &mut Canvas, bottom: f64) {
         let Rect { x: left, y: top, width, .. } = self.plot;
         for (value, label) in self.y_ticks.values.iter().zip(self.measure.labels(&self.y_ticks)) {

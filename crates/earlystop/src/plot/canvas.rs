@@ -1,4 +1,4 @@
-//! What figures are drawn on: shapes and text in CSS pixels, smooth edges, pixels in the end.
+//! What figures are drawn on: shapes and text in CSS pixels with smooth edges, rendered to pixels.
 
 use super::colormap::Color;
 use super::encode::PIXEL_RATIO;
@@ -160,7 +160,7 @@ impl Canvas {
         });
     }
 
-    /// The sheet as plotters draws on it. Drawing into memory cannot fail; what lies outside is left out.
+    /// The sheet as plotters draws on it. Drawing into memory cannot fail; what is outside is left out.
     fn area(&mut self) -> DrawingArea<BitMapBackend<'_>, Shift> {
         let scale = SAMPLES * PIXEL_RATIO;
         let size = (self.width * scale, self.height * scale);

@@ -1,4 +1,4 @@
-//! The bar beside a figure that says which color means which value.
+//! The bar next to a figure that says which color means which value.
 
 use super::canvas::{Align, Canvas, Rect, TICK_SIZE};
 use super::colormap::{BLACK, Color, FRAME};

@@ -13,12 +13,12 @@ pub(super) const GRID: Color = [228, 228, 228];
 pub(super) const FAINT: Color = [165, 175, 190];
 /// Behind curves, where iterations are marked.
 pub(super) const SHADE: Color = [228, 238, 248];
-/// What is said beside the point.
+/// The label next to the point.
 pub(super) const MUTED: Color = [105, 105, 105];
 /// Values that are not finite.
 pub(super) const NOT_A_VALUE: Color = [250, 210, 90];
 
-/// Colors for curves and marks, told apart by color-blind eyes: [Okabe and Ito's][okabe-ito].
+/// Colors for curves and marks that color-blind people can distinguish: [Okabe and Ito's][okabe-ito].
 ///
 /// [okabe-ito]: https://jfly.uni-koeln.de/color/
 pub(super) const DISTINCT: [Color; 6] =

@@ -1,4 +1,4 @@
-//! The confusion matrix, drawn.
+//! Draws a confusion matrix.
 
 use super::Figure;
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Rect, TICK_SIZE};
@@ -9,12 +9,12 @@ use super::ticks::{Ticks, number};
 use crate::metrics::ConfusionMatrix;
 use crate::{Error, Result};
 
-/// More classes than this leave no room for numbers in the cells.
+/// More classes than this leave no space for numbers in the cells.
 const MOST_WITH_NUMBERS: usize = 20;
 
 /// Draws a confusion matrix: a cell for each true and each predicted class, with its count and a color.
 ///
-/// The color follows the logarithm of the count, so that a few errors beside a thousand hits are seen.
+/// The color follows the logarithm of the count, so that a few errors next to a thousand hits are seen.
 ///
 /// # Errors
 ///

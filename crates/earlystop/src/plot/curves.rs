@@ -43,7 +43,7 @@ pub fn training_curve(iterations: &[u64], train: &[f64], validation: &[f64]) -> 
 /// Draws the loss on the validation set, and fainter that on the training batches: where they part, the network begins to
 /// learn its training images by heart. Marked is the lowest validation loss (the first, of equals).
 ///
-/// The scale ends at the highest loss after a tenth of the run, and what lies above it is left out: the steep start tells
+/// The scale ends at the highest loss after a tenth of the run, and what is above it is left out: the steep start tells
 /// nothing about over-fitting.
 ///
 /// # Errors
@@ -83,7 +83,7 @@ pub fn loss_curves(history: &[Observation]) -> Result<Figure> {
 /// Draws any score of a run, and fainter the same score on the training batches, if it was recorded. Marked are the best
 /// value (the first, of equals) and the last iteration.
 ///
-/// The scale of a score that is no accuracy leaves out what lies beyond its values after a tenth of the run.
+/// The scale of a score that is no accuracy leaves out what is beyond its values after a tenth of the run.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Figures: numbers in, PNG out.
+//! Figures of training runs and networks, as PNG.
 //!
 //! Figures have two pixels for each CSS pixel: they are sharp on a high-density screen, and shown at their size. They
-//! are put together by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
+//! are combined by [`Figure::beside`], [`Figure::stack`] and [`Figure::titled`].
 
 mod axes;
 mod bars;

@@ -1,4 +1,4 @@
-//! Figures that a reader goes through by a slider.
+//! Figures that a reader selects with a slider.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What several stopping rules make of one run: its accuracy, and below it a lane for each rule.
+//! Compares stopping rules on one run: its accuracy, and below it a row for each rule.
 
 use super::axes::{Axes, BELOW, Measure};
 use super::canvas::{Align, Canvas, LABEL_SIZE, MARGIN, Point, Rect};
@@ -20,7 +20,7 @@ const DOT: f64 = 5.0;
 /// Draws a run's accuracy on the validation set, fainter on the test set where it was recorded, and for each rule of a
 /// replay a bar that ends where the rule stops, with a dot at the evaluation that it keeps.
 ///
-/// The scale begins at the accuracy after a tenth of the run: the steep start tells nothing about stopping.
+/// The scale begins at the accuracy after a tenth of the run: the steep start says nothing about stopping.
 ///
 /// # Errors
 ///

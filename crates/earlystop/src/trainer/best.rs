@@ -1,4 +1,4 @@
-//! The variables of the best evaluation: in memory where no checkpoint has them, and back into the network.
+//! The variables of the best evaluation: kept in memory while no checkpoint has them, and restored to the network.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What watches a run: callbacks see each iteration, each event and the model, and may stop the run.
+//! Callbacks: they see each iteration, each event and the model, and may stop the run.
 
 use std::time::Duration;
 

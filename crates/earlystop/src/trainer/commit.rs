@@ -123,7 +123,7 @@ impl Commits {
 }
 
 impl<M: Model> Trainer<M> {
-    /// Deletes the checkpoints in the folder and the history beside them, so that a new run can begin there.
+    /// Deletes the checkpoints in the folder and the history next to them, so that a new run can begin there.
     ///
     /// # Errors
     ///

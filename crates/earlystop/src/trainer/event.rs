@@ -1,4 +1,4 @@
-//! The events that a trainer reports while it works. Each prints as one line, in the tutorial's words where it has them.
+//! The events that a trainer reports while it works. Each is printed as one line, with the tutorial's words where possible.
 
 use std::fmt;
 use std::path::PathBuf;

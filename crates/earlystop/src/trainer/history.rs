@@ -1,4 +1,4 @@
-//! The history of a run: in memory as a whole, and in the checkpoint folder as far as it is saved.
+//! The history of a run: complete in memory, and in the checkpoint folder as far as it is saved.
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@
 //!
 //! # History
 //!
-//! The evaluations of a run are beside its checkpoints, in `history-0001.jsonl`: one line of JSON for each
+//! The evaluations of a run are next to its checkpoints, in `history-0001.jsonl`: one line of JSON for each
 //! [`Observation`], after a first line about the file itself. Each checkpoint records how
 //! far the history went and its checksum. So saving takes the same time at the end of a long run as at its beginning. After
 //! a crash, lines that belong to no checkpoint are cut off.

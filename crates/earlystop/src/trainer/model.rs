@@ -1,4 +1,4 @@
-//! What a trainer needs to know of a model.
+//! The interface between a trainer and a model.
 
 use tch::Kind;
 
@@ -10,7 +10,7 @@ use crate::optimizer::Trainable;
 
 /// A model that a [`Trainer`](super::Trainer) can train: a [`Network`](crate::Network), or one of your own.
 ///
-/// Two functions are needed besides the variables: the loss of a training batch, and the scores on held-out data.
+/// Three functions are required: the variables, the loss of a training batch, and the scores on held-out data.
 ///
 /// ```
 /// use earlystop::data::TensorData;
@@ -103,7 +103,7 @@ pub trait Model {
         Metric::validation_loss()
     }
 
-    /// Returns what determines the results besides the variables: sizes, seeds, rates. It is saved, and compared when a run is
+    /// Returns what else determines the results: sizes, seeds, rates. It is saved, and compared when a run is
     /// resumed. Values that are JSON are compared part by part. Names of the trainer's own settings, such as `seed` and `batch_size`,
     /// are refused. Default: nothing.
     fn settings(&self) -> Metadata {

@@ -62,7 +62,7 @@ impl Resume {
 impl<M: Model> Trainer<M> {
     /// Resumes the run in the checkpoint folder from its latest checkpoint; returns whether there was one.
     ///
-    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history beside a checkpoint
+    /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history next to a checkpoint
     /// is missing or was changed, the run continues without that part of it, and [`Event::Resumed`] notes it. All further results are
     /// bit-identical to those of an uninterrupted run, unless [`Event::Resumed`] notes a reason why they may differ: other
     /// processor instructions or versions, or, with a model of your own, another number of threads. Reads only: the folder may be read-only, or in use by another process.

@@ -1,4 +1,4 @@
-//! What a save consists of: a state of the run, the evaluations that are new, and their way into the folder.
+//! What a save consists of: a state of the run, the evaluations that are new, and how they are written to the folder.
 
 use super::history::{Lines, Written};
 use crate::checkpoint::{Metadata, NamedTensor, Position, Store};
@@ -21,7 +21,7 @@ pub(super) struct Snapshot {
     pub(super) is_saved: bool,
 }
 
-/// A save, for whoever has the folder.
+/// A save, for the thread that owns the store.
 #[derive(Debug)]
 pub(super) struct Job {
     /// The best state, if a save of it was skipped or has failed. It is saved first.

@@ -1,4 +1,4 @@
-//! The state of a run besides its tensors, kept as JSON in its checkpoints.
+//! The state of a run without its tensors, kept as JSON in its checkpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::kernels::{self, Processor};
 use crate::network::Precision;
 use crate::optimizer::{self, Schedule};
 
-/// The state of a run besides its tensors.
+/// The state of a run without its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct RunState {
     /// What was chosen for the run.
@@ -46,7 +46,7 @@ pub(super) struct Settings {
     pub(super) model: Map<String, Value>,
     /// The learning rate of each iteration.
     pub(super) learning_rate: Schedule,
-    /// What reduces the learning rate besides.
+    /// What else reduces the learning rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reduce_on_plateau: Option<Plateau>,
     /// The optimizer.
@@ -83,7 +83,7 @@ fn one() -> usize {
     1
 }
 
-/// The names of the settings besides the model's.
+/// The names of the settings that are not the model's.
 const OWN_NAMES: [&str; 13] = [
     "learning_rate",
     "reduce_on_plateau",

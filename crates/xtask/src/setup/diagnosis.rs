@@ -38,7 +38,7 @@ pub(super) fn advice(output: &str) -> &'static str {
     } else if says(&["out of memory", "signal: 9", "cannot allocate memory"]) {
         "The machine ran out of memory. Close other programs, or build one thing at a time: CARGO_BUILD_JOBS=1."
     } else {
-        "Mend what it says, and run the same command again: it goes on where it stopped."
+        "Fix what it says, and run the same command again: it goes on where it stopped."
     }
 }
 

@@ -34,13 +34,13 @@ pub(super) struct FolderStore {
     warnings: Vec<Warning>,
 }
 
-/// What a store that saves has beside the others. While it holds the lock, nobody else adds files.
+/// What only a store that saves has. While it holds the lock, no other process adds files.
 #[derive(Debug)]
 pub(super) struct Writer {
     lock: Lock,
     /// The earliest first. Those that turn out to be damaged neither count for [`Keep`] nor are they deleted.
     saved: Vec<Saved>,
-    /// Those that this store wrote, or read as a whole.
+    /// Those that this store wrote, or read completely.
     checked: BTreeSet<PathBuf>,
     last_commit: u64,
     /// Whether a part of a deleted checkpoint could not be deleted.
@@ -172,12 +172,12 @@ impl FolderStore {
         if is_unchanged { &self.folder } else { &self.absolute }
     }
 
-    /// The path of a file in the folder, as the caller is told.
+    /// The path of a file in the folder, as reported to the caller.
     fn reported(&self, path: &Path) -> PathBuf {
         path.file_name().map_or_else(|| path.to_owned(), |name| self.folder().join(name))
     }
 
-    /// Deletes all checkpoints in the folder, the latest last, and the history beside them.
+    /// Deletes all checkpoints in the folder, the latest last, and the history next to them.
     pub(super) fn clear(&mut self) -> Result<()> {
         let (folder, saver) = (self.absolute.clone(), self.saver.clone());
         let writer = self.writer()?;
@@ -223,14 +223,14 @@ impl FolderStore {
         Ok(scan(self.folder())?.0)
     }
 
-    /// Returns the last saved checkpoint that is whole, and says which later ones are not, and why.
+    /// Returns the last saved checkpoint that is valid, and says which later ones are not, and why.
     pub(super) fn latest_valid(&self) -> Result<Valid> {
         let (mut saved, skipped) = scan(self.folder())?;
         saved.reverse();
         Ok(first_valid(saved, skipped))
     }
 
-    /// Returns the best checkpoint that is whole, and says which better ones are not, and why.
+    /// Returns the best checkpoint that is valid, and says which better ones are not, and why.
     pub(super) fn best_valid(&self) -> Result<Valid> {
         let (saved, skipped) = scan(self.folder())?;
         Ok(first_valid(by_score(&saved).into_iter().cloned().collect(), skipped))
@@ -243,7 +243,7 @@ impl FolderStore {
 }
 
 impl Writer {
-    /// Reads all that lies in the folder.
+    /// Reads all that is in the folder.
     fn look(&mut self, folder: &Path) -> Result<()> {
         self.saved = scan(folder)?.0;
         self.last_commit = self.saved.last().map_or(0, |saved| saved.commit);
@@ -274,7 +274,7 @@ impl Writer {
 /// Splits checkpoints into those to keep and those to delete.
 ///
 /// A damaged file must never be the reason why a valid one is deleted, and listing them has read headers only. So the files that
-/// decide, and those to be deleted, are read first as a whole, unless they are among the checked ones.
+/// decide, and those to be deleted, are first read completely, unless they are among the checked ones.
 fn split(saved: &mut Vec<Saved>, checked: &mut BTreeSet<PathBuf>, keep: &Keep) -> (Vec<Saved>, Vec<Saved>) {
     loop {
         let (kept, deleted) = keep.split(saved.clone());

@@ -1,4 +1,4 @@
-//! The history beside the checkpoints: lines that are only ever appended. A checkpoint records how far they go.
+//! The history next to the checkpoints: lines that are only ever appended. A checkpoint records how far they go.
 //!
 //! The lines are in segments: `history-0001.jsonl`, `history-0002.jsonl`, … The first line of a segment is its head. It names
 //! the position in an earlier segment from which this one continues, if there is one. A run that goes back to an earlier
@@ -80,7 +80,7 @@ impl Head {
     }
 }
 
-/// The history of a run up to a checkpoint, as far as it is beside it. From [`Checkpoint::history`].
+/// The history of a run up to a checkpoint, as far as it is next to it. From [`Checkpoint::history`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct History {
@@ -91,7 +91,7 @@ pub struct History {
 }
 
 impl Checkpoint {
-    /// Reads the history that was beside the checkpoint when a trainer saved it, and checks every byte. It is empty if no trainer
+    /// Reads the history that was next to the checkpoint when a trainer saved it, and checks every byte. It is empty if no trainer
     /// did, or one of version 0.1, which stored it within the file.
     ///
     /// # Errors

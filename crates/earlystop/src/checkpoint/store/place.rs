@@ -1,4 +1,4 @@
-//! Tells folders from the URLs of object storage.
+//! Distinguishes folders from URLs of object storage.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Gets one file from an address.
+//! Downloads one file from a URL.
 
 use std::env;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Fetches the files that are absent, from the first source that has them, and keeps only what is whole and right.
+//! Downloads missing files from the first source that has them, and keeps only complete files with the right content.
 
 #[cfg(feature = "download")]
 mod http;
@@ -35,7 +35,7 @@ impl<'c> Sources<'c> {
         Sources::after(env::var(collection.mirror_variable).ok(), collection)
     }
 
-    /// A mirror of one's own, if there is one, then the public mirrors.
+    /// The user's own mirror, if there is one, then the public mirrors.
     fn after(own: Option<String>, collection: &'c Collection) -> Self {
         let own = own.filter(|mirror| !mirror.is_empty());
         Sources {

@@ -1,4 +1,4 @@
-//! Stands in for the part that gets files from addresses, in a build without it.
+//! Replaces the download of files in a build without the feature `download`.
 
 use std::time::Duration;
 

@@ -91,7 +91,7 @@ fn sources(mirrors: &[&str]) -> Sources<'static> {
     }
 }
 
-/// What happened, as the user is told.
+/// What happened, as reported to the user.
 fn complete(sources: &Sources, dir: &TempDir) -> (Result<[PathBuf; 4]>, Vec<String>) {
     let mut lines = Vec::new();
     let paths = sources.complete(dir.path(), &mut |event| lines.push(event.to_string()));

@@ -1,4 +1,4 @@
-//! A network drawn from left to right: an image, what each layer makes of it, and the class.
+//! Draws a network from left to right: an image, the output of each layer, and the class.
 
 mod part;
 
@@ -235,7 +235,7 @@ fn draw(parts: &[Part]) -> Figure {
     canvas.finish(format!("Flowchart of the network: {}", titles.join(", ")))
 }
 
-/// Places parts: there is room for the arrow between two bodies, and for what stands at it between the words above
+/// Places parts: there is space for the arrow between two bodies, and for what stands at it between the words above
 /// them.
 fn centers(parts: &[Part]) -> Vec<f64> {
     let mut centers = vec![MARGIN + parts[0].width() / 2.0];

@@ -1,4 +1,4 @@
-//! What stands between two arrows of a flowchart.
+//! An element between two arrows of a flowchart.
 
 use crate::plot::canvas::{Align, Canvas, LABEL_SIZE, Rect, TICK_SIZE};
 use crate::plot::colormap::{BLACK, Color, FRAME, MUTED, WHITE, blues, ink, text_on};
@@ -40,7 +40,7 @@ impl<'a> Part<'a> {
         small.fold(text::width(&self.title, LABEL_SIZE), f64::max).max(self.body.size().0).ceil()
     }
 
-    /// Gives the room for what stands at the arrow, 0.0 if nothing does.
+    /// Returns the space for what stands at the arrow, 0.0 if nothing does.
     pub(super) fn arrow_names_width(&self) -> f64 {
         self.arrow.iter().map(|name| text::width(name, TICK_SIZE) + 6.0).fold(0.0, f64::max).ceil()
     }

@@ -1,4 +1,4 @@
-//! What goes wrong between here and the server, in our own words.
+//! Error messages for requests that failed.
 //!
 //! The texts of other crates may contain signed addresses and answers of servers. None of them goes into a message.
 

@@ -1,4 +1,4 @@
-//! The client for HTTP: certificates of the system, limits of time, and why a request has failed.
+//! The client for HTTP: certificates of the system, time limits, and why a request failed.
 
 use std::error::Error as StdError;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub(super) const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) format: u32,
-    /// Random: tells whether an attempt to commit has succeeded.
+    /// Random: shows whether an attempt to commit has succeeded.
     pub(super) token: String,
     pub(super) writer: Owner,
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub(super) struct Manifest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Owner {
     pub(super) process: Process,
-    /// Random: tells the stores of a process apart.
+    /// Random: distinguishes the stores of a process.
     pub(super) token: String,
 }
 
@@ -126,7 +126,7 @@ fn check(checkpoints: &[Entry], history: &[Segment]) -> Result<(), String> {
 }
 
 impl Entry {
-    /// As the caller is told, with a path in this folder.
+    /// As reported to the caller, with a path in this folder.
     pub(super) fn saved(&self, folder: &Path) -> Saved {
         let score = self.score.as_ref().and_then(|score| score.parse().ok());
         Saved { path: folder.join(&self.name), step: self.step, score, commit: self.commit }

@@ -237,7 +237,7 @@ impl RemoteStore {
         &self.path
     }
 
-    /// Deletes all checkpoints and the history beside them.
+    /// Deletes all checkpoints and the history next to them.
     pub(super) fn clear(&mut self) -> Result<()> {
         let archives = self.writer()?.contents.archives.clone();
         self.commit(Contents { archives, ..Contents::default() })?;
@@ -370,7 +370,7 @@ impl RemoteStore {
         entries.iter().map(|entry| entry.saved(&self.path)).collect()
     }
 
-    /// The URL of a file, as the caller is told.
+    /// The URL of a file, as reported to the caller.
     fn reported(&self, path: &Path) -> PathBuf {
         self.path.join(path.file_name().unwrap_or_default())
     }

@@ -153,7 +153,7 @@ impl Objects {
         Ok(names.into_iter().flatten().collect())
     }
 
-    /// Reads an object as a whole.
+    /// Reads an object completely.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let key = self.key(name);
         let got = async { self.objects.get(&key).await?.bytes().await };

@@ -1,4 +1,4 @@
-//! Checkpoints and the history on their way: uploads of new ones, and local copies.
+//! Uploads checkpoints and the history, and downloads copies of them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
