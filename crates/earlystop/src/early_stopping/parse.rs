@@ -156,6 +156,7 @@ impl<'a> Parser<'a> {
         }
         while self.takes(",") {
             let argument = self.word();
+            let begin = self.at;
             self.at += argument.len();
             patience = match argument {
                 "min" if self.takes_word("delta") => Patience { min_delta: self.min_delta()?, ..patience },
@@ -163,7 +164,7 @@ impl<'a> Parser<'a> {
                 "warm-up" => patience.warm_up(self.number("a whole number")?),
                 "baseline" => patience.baseline(self.number("a number")?),
                 _ => {
-                    self.at -= argument.len();
+                    self.at = begin; // not by the length: what follows `min` has been looked at
                     return Err(self.expected("`min delta`, `smoothing`, `warm-up` or `baseline`"));
                 }
             };
@@ -196,13 +197,14 @@ impl<'a> Parser<'a> {
 
     fn metric(&mut self) -> Result<Metric> {
         let direction = self.word();
+        let begin = self.at;
         self.at += direction.len();
         match direction {
             "loss" => Ok(Metric::validation_loss()),
             "lower" => Ok(Metric::lower(self.name()?)),
             "higher" => Ok(Metric::higher(self.name()?)),
             _ => {
-                self.at -= direction.len();
+                self.at = begin;
                 Err(self.expected("`loss`, `lower` or `higher`"))
             }
         }
@@ -350,6 +352,8 @@ mod tests {
             "validation_rmse",
             "named(",
             "\u{a0}",
+            "\u{3000}",
+            ", min",
             "\0",
         ];
         let part =
@@ -504,6 +508,11 @@ mod tests {
             ("time(10)", "character 6", "hours, minutes and seconds, such as `0:10:00`, found `10`"),
             ("time(0:60:00)", "character 6", "hours, minutes and seconds"),
             ("noise-aware(5, q < 0.1)", "character 16", "`p`, found `q`"),
+            (
+                "patience(5, min\u{3000} 3)",
+                "character 13",
+                "`min delta`, `smoothing`, `warm-up` or `baseline`, found `min`",
+            ),
             ("UP(3, 5)", "character 7", "`strip`, found `5`"),
             ("GL(5) on rmse", "character 10", "`loss`, `lower` or `higher`, found `rmse`"),
             ("GL(5) on lower", "character 15", "the name of a score, found the end"),
