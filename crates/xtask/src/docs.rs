@@ -4,28 +4,29 @@ use crate::workspace::Workspace;
 use crate::{Result, command};
 
 /// All features of the library. They are also in `package.metadata.docs.rs`.
-const FEATURES: &str = "--features=doc-only,logging,object-store";
+pub(crate) const FEATURES: &str = "--features=doc-only,logging,object-store";
 
+const TRIED: &str = "build the documentation without warnings";
 const DENY_WARNINGS: &str = "--config=build.rustdocflags=['--deny=warnings']";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if let Some(arg) = args.next()? {
         return Err(arg.unexpected().into());
     }
-    build(&Workspace::locate())
-}
-
-/// Builds the pages of the library, and those of the command for contributors. Cargo prints where they are.
-pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    let tried = "build the documentation without warnings";
-    let mut library = command::cargo(workspace);
-    library.args(["doc", "--package=earlystop", "--no-deps", "--locked", FEATURES, DENY_WARNINGS]);
-    command::run_shown(tried, &mut library)?;
+    let workspace = Workspace::locate();
+    library(&workspace)?;
     // Elsewhere, since its program has the name of the library, and so its pages too.
-    let mut command = command::cargo(workspace);
+    let mut command = command::cargo(&workspace);
     command.args(["doc", "--package=earlystop-cli", "--bin=earlystop", "--no-deps", "--locked", DENY_WARNINGS]);
     command.arg("--target-dir").arg(workspace.root.join("target/docs-cli"));
-    command::run_shown(tried, &mut command)
+    command::run_shown(TRIED, &mut command)
+}
+
+/// Builds the library's pages. Cargo prints where they are.
+pub(crate) fn library(workspace: &Workspace) -> Result<()> {
+    let mut library = command::cargo(workspace);
+    library.args(["doc", "--package=earlystop", "--no-deps", "--locked", FEATURES, DENY_WARNINGS]);
+    command::run_shown(TRIED, &mut library)
 }
 
 #[cfg(test)]

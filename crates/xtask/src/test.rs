@@ -31,7 +31,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     setup::ensure_readers(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    docs::build(&workspace)?;
+    let deny = "--config=build.rustdocflags=['--deny=warnings']";
+    let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", deny];
+    cargo(&workspace, "build the documentation without warnings", docs, long)?;
     let tests = ["test", "--workspace", "--exclude=earlystop-cli", FEATURES, "--locked"];
     cargo(&workspace, "pass the tests", tests, long)?;
     // By itself, since it would have libtorch beside the others, which its users do not.
@@ -39,33 +41,15 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if !long {
         return Ok(());
     }
-    let without_libtorch = ["test", "--package=earlystop", "--no-default-features", "--locked"];
-    cargo(&workspace, "pass the tests without libtorch", without_libtorch, long)?;
-    let object_storage = [
-        "test",
-        "--package=earlystop",
-        "--no-default-features",
-        "--features=object-store",
-        "--locked",
-        "--lib",
-        "--test=object_store",
-    ];
-    cargo(&workspace, "pass the tests of object storage", object_storage, long)?;
+    // Each set of features is compiled once, which takes minutes; the tests of the packages have none.
+    let object_storage =
+        ["test", "--package=earlystop", "--no-default-features", "--features=object-store", "--locked"];
+    cargo(&workspace, "pass the tests of object storage, without libtorch", object_storage, long)?;
     let urls = ["test", "--package=earlystop-cli", "--features=object-store", "--test=urls", "--locked"];
     cargo(&workspace, "pass the tests of the command with object storage", urls, long)?;
-    let figures_only = ["clippy", "--package=earlystop", "--no-default-features", "--features=plot", "--locked"];
-    cargo(&workspace, "compile with figures, but without libtorch", figures_only, long)?;
-    let lints = [
-        "clippy",
-        "--package=earlystop",
-        "--no-default-features",
-        "--features=object-store",
-        "--all-targets",
-        "--locked",
-        "--",
-        "--deny=warnings",
-    ];
-    cargo(&workspace, "pass clippy with object storage", lints, long)?;
+    docs::library(&workspace)?;
+    let lints = ["clippy", "--package=earlystop", "--all-targets", docs::FEATURES, "--locked", "--", "--deny=warnings"];
+    cargo(&workspace, "pass clippy with all features", lints, long)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
 }
