@@ -30,7 +30,8 @@ fn unpack(package: &str) -> PathBuf {
     let _ = fs::remove_dir_all(&folder);
     let archive = target().join(format!("package/{package}.crate"));
     let mut tar = Command::new("tar");
-    tar.arg("-xf").arg(archive).arg("-C").arg(env!("CARGO_TARGET_TMPDIR"));
+    // `m`: with the time of now, by which cargo sees that the files have changed; in a package they are all of one day.
+    tar.arg("-xmf").arg(archive).arg("-C").arg(env!("CARGO_TARGET_TMPDIR"));
     assert!(tar.status().unwrap().success(), "{tar:?}");
 
     let (_, profiles) = include_str!("../../../Cargo.toml").split_once("\n[profile").expect("the clone has profiles");
