@@ -2,16 +2,23 @@
 //!
 //! They are our own, because libtorch's spin for long while they wait, which takes the processor from others. These spin for some
 //! microseconds, about as long as it takes to wake a thread, and sleep then.
+//!
+//! Each thread has a fair share of the parts. Whoever calls waits after its share for the others to begin: asleep, it leaves its core
+//! to them. On a busy machine it would otherwise do nearly all the work itself before they are awake, with the processor time of one
+//! thread only.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{hint, process, ptr, thread};
 
 /// How long a thread waits before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
+
+/// How long a caller waits for helpers to begin.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Does `work` for every part, on up to `threads` threads at once, the caller's among them.
 ///
@@ -34,15 +41,16 @@ pub(crate) fn share_with<P: Send, S>(
     work: impl Fn(&mut S, &mut P) + Sync,
 ) {
     let helpers = threads.min(parts.len()).saturating_sub(1);
+    let fair_share = parts.len().div_ceil(helpers + 1);
     let parts = Mutex::new(parts.iter_mut());
     let take = || lock(&parts).next();
-    let participate = || {
+    let participate = |most: usize| {
         let mut own = None;
-        while let Some(part) = take() {
+        for part in std::iter::from_fn(take).take(most) {
             work(own.get_or_insert_with(&scratch), part);
         }
     };
-    if helpers == 0 { participate() } else { Pool::of_this_process().run(helpers, &participate) }
+    if helpers == 0 { participate(usize::MAX) } else { Pool::of_this_process().run(helpers, fair_share, &participate) }
 }
 
 /// Says whether libtorch's threads wait by spinning, since nothing tells GNU's OpenMP otherwise.
@@ -55,10 +63,12 @@ pub(crate) fn libtorchs_threads_spin() -> bool {
 
 /// Work that several threads do together.
 struct Job<'a> {
-    /// Takes parts until none is left.
-    work: &'a (dyn Fn() + Sync),
+    /// Takes parts, up to a number of them, until none is left.
+    work: &'a (dyn Fn(usize) + Sync),
     /// How many helpers are working. Counted up under the pool's lock only.
     running: AtomicUsize,
+    /// Whether helpers can still be of use: parts are left, and not all have begun.
+    needs_helpers: AtomicBool,
     /// What the first helper panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -71,16 +81,18 @@ struct Pool {
     /// The number of jobs that wait for helpers, to look at without the lock.
     open: AtomicUsize,
     job_posted: Condvar,
-    job_done: Condvar,
+    job_changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     jobs: Vec<Posted>,
     threads: usize,
+    /// Threads that work on a job.
+    working: usize,
     /// Threads that sleep until a job is posted.
     idle: usize,
-    /// Callers that sleep until a job is done.
+    /// Callers that sleep until helpers have begun, or are done.
     waiting: usize,
 }
 
@@ -111,7 +123,7 @@ impl Pool {
             state: Mutex::default(),
             open: AtomicUsize::new(0),
             job_posted: Condvar::new(),
-            job_done: Condvar::new(),
+            job_changed: Condvar::new(),
         }));
         // SAFETY: a pool in `POOL` is never freed; `new` is used by nobody if another thread was faster.
         unsafe {
@@ -126,12 +138,17 @@ impl Pool {
     }
 
     /// Calls `work` on this thread, and on up to so many others at the same time.
-    fn run(&'static self, helpers: usize, work: &(dyn Fn() + Sync)) {
-        let job = Job { work, running: AtomicUsize::new(0), panic: Mutex::new(None) };
+    fn run(&'static self, helpers: usize, fair_share: usize, work: &(dyn Fn(usize) + Sync)) {
+        let (running, needs_helpers) = (AtomicUsize::new(0), AtomicBool::new(true));
+        let job = Job { work, running, needs_helpers, panic: Mutex::new(None) };
         // From here on until the helpers are done nothing may unwind: they use what this function's caller has borrowed.
         let posted = (&raw const job).cast::<Job<'static>>();
         self.post(Posted { job: posted, seats: helpers });
-        let result = catch_unwind(AssertUnwindSafe(work));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            work(fair_share);
+            self.wait_for_helpers(&job);
+            work(usize::MAX);
+        }));
         self.change(|state| state.jobs.retain(|other| !ptr::eq(other.job, posted)));
         self.wait_for(&job);
         let panic = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -157,6 +174,26 @@ impl Pool {
         (0..helpers.min(idle)).for_each(|_| self.job_posted.notify_one());
     }
 
+    /// Waits until the helpers that are free have begun.
+    fn wait_for_helpers(&self, job: &Job) {
+        let needs_helpers = || job.needs_helpers.load(Ordering::Relaxed);
+        if spin_until(|| !needs_helpers()) {
+            return;
+        }
+        let end = Instant::now() + PATIENCE;
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        while needs_helpers() && state.working < state.threads {
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                break;
+            }
+            let woken = self.job_changed.wait_timeout(state, rest);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+
     /// Waits until no helper works on a job that is no longer offered.
     fn wait_for(&self, job: &Job) {
         let is_done = || job.running.load(Ordering::Acquire) == 0;
@@ -166,7 +203,7 @@ impl Pool {
         let mut state = lock(&self.state);
         state.waiting += 1;
         while !is_done() {
-            state = self.job_done.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.job_changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
     }
@@ -174,19 +211,17 @@ impl Pool {
     /// Does the work of a helper, forever.
     fn help(&self) {
         loop {
-            {
-                // SAFETY: the job counts this helper, so `run` waits for it.
-                let job = unsafe { &*self.take() };
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(job.work)) {
-                    lock(&job.panic).get_or_insert(panic);
-                }
-                let state = lock(&self.state);
-                // The last use of the job: `run` may return now.
-                let was_last = job.running.fetch_sub(1, Ordering::Release) == 1;
-                if was_last && state.waiting > 0 {
-                    self.job_done.notify_all();
-                }
+            // SAFETY: the job counts this helper, so `run` waits for it.
+            let job = unsafe { &*self.take() };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(usize::MAX))) {
+                lock(&job.panic).get_or_insert(panic);
             }
+            let mut state = lock(&self.state);
+            state.working -= 1;
+            job.needs_helpers.store(false, Ordering::Relaxed); // no parts are left
+            // The last use of the job: `run` may return now.
+            job.running.fetch_sub(1, Ordering::Release);
+            self.wake_callers(&state);
         }
     }
 
@@ -196,12 +231,16 @@ impl Pool {
             let taken = self.change(|state| {
                 let posted = state.jobs.first_mut()?;
                 posted.seats -= 1;
+                let (job, is_full) = (posted.job, posted.seats == 0);
                 // SAFETY: a job that is offered exists.
-                unsafe { &*posted.job }.running.fetch_add(1, Ordering::Relaxed);
-                let job = posted.job;
-                if posted.seats == 0 {
+                let taken = unsafe { &*job };
+                taken.running.fetch_add(1, Ordering::Relaxed);
+                state.working += 1;
+                if is_full {
+                    taken.needs_helpers.store(false, Ordering::Relaxed);
                     state.jobs.remove(0);
                 }
+                self.wake_callers(state);
                 Some(job)
             });
             if let Some(job) = taken {
@@ -216,6 +255,13 @@ impl Pool {
                 state = self.job_posted.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
             }
+        }
+    }
+
+    /// Wakes callers, to look what has changed.
+    fn wake_callers(&self, state: &State) {
+        if state.waiting > 0 {
+            self.job_changed.notify_all();
         }
     }
 
@@ -350,16 +396,58 @@ mod tests {
         }
     }
 
+    /// Runs a test in a process of its own, in which no other test uses the threads; returns whether this is that process.
+    fn is_alone(test: &str) -> bool {
+        const CHILD: &str = "EARLYSTOP_TEST_TEAM";
+        if std::env::var_os(CHILD).is_some() {
+            return true;
+        }
+        let mut child = process::Command::new(std::env::current_exe().unwrap());
+        let name = format!("kernels::team::tests::{test}");
+        assert!(child.args(["--exact", &name, "--test-threads=1"]).env(CHILD, "1").status().unwrap().success());
+        false
+    }
+
+    #[test]
+    fn helpers_get_their_share_of_the_shortest_jobs() {
+        if !is_alone("helpers_get_their_share_of_the_shortest_jobs") {
+            return;
+        }
+        let helped = (0..100).filter(|_| {
+            let mut threads = [thread::current().id(); 2];
+            share(&mut threads, 2, |part| *part = thread::current().id());
+            threads[0] != threads[1]
+        });
+        let helped = helped.count();
+        assert!(helped > 50, "helpers did anything in {helped} of 100 jobs");
+    }
+
+    #[test]
+    fn nobody_waits_for_helpers_that_work_for_others() {
+        if !is_alone("nobody_waits_for_helpers_that_work_for_others") {
+            return;
+        }
+        let (barrier, begin) = (std::sync::Barrier::new(3), Instant::now());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                share(&mut [(); 2], 2, |()| {
+                    barrier.wait();
+                    barrier.wait();
+                });
+            });
+            barrier.wait();
+            // The only helper is busy until all of these are done.
+            (0..1000).for_each(|_| share(&mut [(); 2], 2, |()| ()));
+            barrier.wait();
+        });
+        assert!(begin.elapsed() < 1000 * PATIENCE / 2, "{:?}", begin.elapsed());
+    }
+
     #[test]
     #[cfg(unix)]
     fn a_forked_child_has_threads_of_its_own() {
-        const CHILD: &str = "EARLYSTOP_TEST_FORK";
-        if std::env::var_os(CHILD).is_none() {
-            // In a process of its own: only the thread that forks is in the copy, and no other test may hold its locks.
-            let name = "kernels::team::tests::a_forked_child_has_threads_of_its_own";
-            let mut child = process::Command::new(std::env::current_exe().unwrap());
-            let status = child.args(["--exact", name, "--test-threads=1"]).env(CHILD, "1").status().unwrap();
-            assert!(status.success());
+        // Only the thread that forks is in the copy, and no other test may hold its locks.
+        if !is_alone("a_forked_child_has_threads_of_its_own") {
             return;
         }
         every_part_is_done_once();
