@@ -108,7 +108,7 @@ mod tests {
     fn the_benchmarks_own_file_is_understood() {
         let pins = parse_pins(include_str!("../../../bench/requirements.txt")).unwrap();
         let names: Vec<_> = pins.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["keras", "numpy", "tensorflow-cpu", "torch"]);
+        assert_eq!(names, ["keras", "numpy", "safetensors", "tensorflow-cpu", "torch"]);
         assert_eq!(parse_pins("# all\n\nkeras>=3\n").unwrap_err(), "line 3: expected name==version: keras>=3");
     }
 
