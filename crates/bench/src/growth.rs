@@ -1,6 +1,6 @@
 //! Measures how the costs of rules, commits and resuming grow with the length of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use earlystop::checkpoint::Store;
@@ -43,22 +43,20 @@ pub(crate) fn run(folder: &Path, quick: bool) -> Result<Vec<Length>> {
     let samples = if quick { 3 } else { SAMPLES };
     let folder = folder.join("growth");
     let _ = std::fs::remove_dir_all(&folder);
+    let commits = commits(&folder, &lengths, samples)?;
     let mut noise_aware = EarlyStopping::with(Rule::noise_aware(u64::MAX / 2))?;
-    let measured = lengths
-        .into_iter()
-        .map(|evaluations| {
-            eprintln!("Growth: {evaluations} evaluations");
-            let (commit, checkpoint_bytes) = commits(&folder, evaluations as u64, samples)?;
-            Ok(Length {
-                evaluations,
-                patience: patience(evaluations)?,
-                noise_aware: one_noise_aware(&mut noise_aware, evaluations, samples)?,
-                commit,
-                checkpoint_bytes,
-                resume: resume(&folder)?,
-            })
+    let measured = lengths.into_iter().zip(commits).map(|(evaluations, commit)| {
+        eprintln!("Growth: rules and resuming after {evaluations} evaluations");
+        Ok(Length {
+            evaluations,
+            patience: patience(evaluations)?,
+            noise_aware: one_noise_aware(&mut noise_aware, evaluations, samples)?,
+            commit: commit.seconds,
+            checkpoint_bytes: commit.checkpoint_bytes,
+            resume: resume(&commit.folder)?,
         })
-        .collect();
+    });
+    let measured = measured.collect();
     std::fs::remove_dir_all(&folder)?;
     measured
 }
@@ -114,19 +112,38 @@ fn trainer(folder: &Path) -> earlystop::Result<Trainer> {
     trainer.save_policy(SavePolicy::EveryIterations(u64::MAX)).build()
 }
 
-/// Continues a run up to a number of evaluations, and then measures single commits. Also returns the size of a checkpoint.
-fn commits(folder: &Path, evaluations: u64, samples: usize) -> Result<(f64, u64)> {
-    let mut trainer = trainer(folder)?;
-    trainer.resume(|_| ())?;
-    trainer.optimize_to(evaluations, |_| ())?;
-    let mut seconds = Vec::new();
-    for _ in 0..samples {
-        let start = Instant::now();
-        trainer.optimize(1, |_| ())?;
-        seconds.push(start.elapsed().as_secs_f64());
+/// The commits of a run of some length.
+struct Commits {
+    folder: PathBuf,
+    /// One of them, in seconds.
+    seconds: f64,
+    checkpoint_bytes: u64,
+}
+
+/// Makes runs of all lengths, and then measures single commits of them by turns, since the speed of a disk changes.
+fn commits(folder: &Path, lengths: &[usize], samples: usize) -> Result<Vec<Commits>> {
+    let mut runs = Vec::new();
+    for &evaluations in lengths {
+        eprintln!("Growth: a run of {evaluations} evaluations");
+        let folder = folder.join(evaluations.to_string());
+        let mut trainer = trainer(&folder)?;
+        trainer.optimize_to(evaluations as u64, |_| ())?;
+        runs.push((folder, trainer, Vec::new()));
     }
-    let latest = Store::open(folder)?.latest()?.ok_or("no checkpoint was saved")?;
-    Ok((median(&seconds), std::fs::metadata(latest.path)?.len()))
+    for _ in 0..samples {
+        for (_, trainer, seconds) in &mut runs {
+            let start = Instant::now();
+            trainer.optimize(1, |_| ())?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let commits = runs.into_iter().map(|(folder, trainer, seconds)| {
+        drop(trainer);
+        let latest = Store::open(&folder)?.latest()?.ok_or("no checkpoint was saved")?;
+        let checkpoint_bytes = std::fs::metadata(latest.path)?.len();
+        Ok(Commits { folder, seconds: median(&seconds), checkpoint_bytes })
+    });
+    commits.collect()
 }
 
 fn resume(folder: &Path) -> Result<f64> {
@@ -140,7 +157,7 @@ fn resume(folder: &Path) -> Result<f64> {
 pub(crate) fn section(lengths: &[Length]) -> Section {
     let about = "What a run costs after more and more evaluations: all evaluations of the tutorial's patience together, one evaluation of \
          the noise-aware rule on 5,000 images, one commit of a small network (a call of the trainer with an iteration, an \
-         evaluation, a line of the history and a checkpoint, with fsync), the size of that checkpoint, and resuming with the whole \
+         evaluation, a line of the history and a checkpoint, with fsync; runs of all lengths by turns), the size of that checkpoint, and resuming with the whole \
          history. Patience and resuming take time for each evaluation; the others must not grow.";
     let mut head = vec!["evaluations".to_owned()];
     head.extend(lengths.iter().map(|length| length.evaluations.to_string()));

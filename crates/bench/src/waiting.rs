@@ -39,20 +39,20 @@ struct Still {
     trained: Tensor,
     evaluated: Cell<Option<Instant>>,
     /// Seconds from the end of each evaluation to the next step.
-    waits: RefCell<Vec<f64>>,
+    pauses: RefCell<Vec<f64>>,
     /// How long a step takes: so long that a save in the background ends.
-    pause: Duration,
+    step: Duration,
 }
 
 impl Still {
-    fn new(bytes: u64, pause: Duration) -> Self {
+    fn new(bytes: u64, step: Duration) -> Self {
         let variables = nn::VarStore::new(Device::Cpu);
         let root = variables.root();
         for index in 0..TENSORS {
             let _ = root.ones_no_train(&format!("t{index}"), &[bytes as i64 / 4 / TENSORS]);
         }
         let trained = root.zeros("trained", &[1]);
-        Self { variables, trained, evaluated: Cell::new(None), waits: RefCell::default(), pause }
+        Self { variables, trained, evaluated: Cell::new(None), pauses: RefCell::default(), step }
     }
 }
 
@@ -65,8 +65,8 @@ impl Model for Still {
 
     fn loss(&self, [batch]: &Self::Batch, _iteration: u64) -> earlystop::Result<Loss> {
         if let Some(evaluated) = self.evaluated.take() {
-            self.waits.borrow_mut().push(evaluated.elapsed().as_secs_f64());
-            thread::sleep(self.pause);
+            self.pauses.borrow_mut().push(evaluated.elapsed().as_secs_f64());
+            thread::sleep(self.step);
         }
         Ok((&self.trained * batch).sum(Kind::Float).into())
     }
@@ -83,29 +83,41 @@ pub(crate) fn run(out: &Path, quick: bool) -> Result<Vec<Wait>> {
     let folder = out.join("waiting");
     let waits = sizes.into_iter().map(|(bytes, saves)| {
         eprintln!("Background: {} MB", bytes / 1_000_000);
-        let foreground = wait(&folder, bytes, saves, false, Duration::ZERO)?;
+        // What passes between two steps without a save: the check that all values are finite, for example.
+        let without = pause_between_steps(None, bytes, saves, false, Duration::ZERO)?;
+        let foreground = pause_between_steps(Some(&folder), bytes, saves, false, Duration::ZERO)? - without;
         // Twice as long as a save that has the disk for itself.
-        let background = wait(&folder, bytes, saves, true, Duration::from_secs_f64(2.0 * foreground + 0.01))?;
+        let time_to_save = Duration::from_secs_f64(2.0 * foreground + 0.01);
+        let background = pause_between_steps(Some(&folder), bytes, saves, true, time_to_save)? - without;
         Ok(Wait { bytes, foreground, background, memcpy: memcpy(bytes, saves) })
     });
     waits.collect()
 }
 
-/// Gives the median of the seconds that a training waits for a save.
-fn wait(folder: &Path, bytes: u64, saves: u64, in_background: bool, pause: Duration) -> Result<f64> {
-    let _ = std::fs::remove_dir_all(folder);
-    let model = Still::new(bytes, pause);
+/// Gives the median of the seconds from an evaluation to the next step, with saves into a folder or without.
+fn pause_between_steps(
+    folder: Option<&Path>,
+    bytes: u64,
+    saves: u64,
+    in_background: bool,
+    time_to_save: Duration,
+) -> Result<f64> {
+    let model = Still::new(bytes, time_to_save);
     let optimizer = Optimizer::sgd(&model.variables, 1e-3)?;
     let data = || TensorData::new([Tensor::ones([1], (Kind::Float, Device::Cpu))]);
-    let trainer = Trainer::for_model(model, optimizer, data()?, data()?).batch_size(1).evaluate_every(1);
-    let trainer = trainer.stop_when(Rule::never()).checkpoints(folder).keep(Keep::last(1)).keep_best_in_memory(false);
-    let mut trainer = trainer.save_in_background(in_background).build()?;
+    let mut trainer = Trainer::for_model(model, optimizer, data()?, data()?).batch_size(1).evaluate_every(1);
+    trainer = trainer.stop_when(Rule::never()).keep_best_in_memory(false);
+    if let Some(folder) = folder {
+        let _ = std::fs::remove_dir_all(folder);
+        trainer = trainer.checkpoints(folder).keep(Keep::last(1)).save_in_background(in_background);
+    }
+    let mut trainer = trainer.build()?;
     trainer.optimize(saves + 2, |_| ())?;
     // The first saves take the lock, and allocate what the others use again.
-    let waited = median(&trainer.model().waits.borrow()[2..]);
+    let pause = median(&trainer.model().pauses.borrow()[2..]);
     drop(trainer);
-    std::fs::remove_dir_all(folder)?;
-    Ok(waited)
+    folder.map_or(Ok(()), std::fs::remove_dir_all)?;
+    Ok(pause)
 }
 
 fn memcpy(bytes: u64, rounds: u64) -> f64 {

@@ -66,6 +66,17 @@ pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
     Ok(bytes)
 }
 
+/// Returns whether all values are finite: neither infinite nor NaN. Reads them once and copies none.
+pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, TchError> {
+    let can_be_infinite = matches!(tensor.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
+    if !can_be_infinite || tensor.numel() == 0 {
+        return Ok(true);
+    }
+    // NaN is passed on to both.
+    let (least, greatest) = tensor.f_detach()?.f_aminmax(None, false)?;
+    Ok(least.f_double_value(&[])?.is_finite() && greatest.f_double_value(&[])?.is_finite())
+}
+
 /// Returns where a tensor's values begin, and how many they are. Of none, the pointer is null.
 fn memory(tensor: &Tensor) -> (*mut f32, usize) {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);

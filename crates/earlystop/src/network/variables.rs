@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::NamedTensor;
 use crate::error::{Error, Result, torch};
 use crate::random::{Purpose, stream};
+use crate::values::is_finite;
 
 /// How a variable's first values are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +98,7 @@ impl Variables {
 
     /// Returns whether all values are finite: neither infinite nor NaN.
     pub fn are_finite(&self) -> bool {
-        self.flat.isfinite().all().int64_value(&[]) == 1
+        is_finite(&self.flat).unwrap_or(false)
     }
 
     /// Returns the names, in the order of the layers.

@@ -1,12 +1,11 @@
 //! The interface between a trainer and a model.
 
-use tch::Kind;
-
 use crate::checkpoint::Metadata;
 use crate::early_stopping::Metric;
 use crate::error::{Result, torch};
 use crate::network::Loss;
 use crate::optimizer::Trainable;
+use crate::values::is_finite;
 
 /// A model that a [`Trainer`](super::Trainer) can train: a [`Network`](crate::Network), or one of your own.
 ///
@@ -168,11 +167,7 @@ impl<N: Into<String>, const COUNT: usize> From<[(N, f64); COUNT]> for Scores {
 /// Says whether all variables and buffers are finite.
 pub(super) fn are_finite(variables: &dyn Trainable) -> Result<bool> {
     for named in variables.tensors() {
-        let tensor = named.tensor()?;
-        let kind = tensor.kind();
-        let can_be_infinite = matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
-        let are_finite = || tensor.f_isfinite()?.f_all()?.f_int64_value(&[]);
-        if can_be_infinite && are_finite().map_err(torch(&named.name))? != 1 {
+        if !is_finite(&named.tensor()?).map_err(torch(&named.name))? {
             return Ok(false);
         }
     }
