@@ -146,4 +146,24 @@ mod tests {
         // SAFETY: nothing writes to it.
         let _ = unsafe { values(&columns) };
     }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_found() {
+        for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16] {
+            for size in [1, 5, 70_000] {
+                let tensor = Tensor::randn([size, 2], (Kind::Float, Device::Cpu)).to_kind(kind);
+                assert!(is_finite(&tensor).unwrap() && is_finite(&tensor.transpose(0, 1)).unwrap());
+                for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                    for row in [0, size / 2, size - 1] {
+                        let tensor = tensor.copy();
+                        let _ = tensor.get(row).get(1).fill_(value);
+                        assert!(!is_finite(&tensor).unwrap(), "{value} in row {row} of {size}, {kind:?}");
+                    }
+                }
+            }
+        }
+        for tensor in [Tensor::zeros([0, 3], (Kind::Float, Device::Cpu)), Tensor::from(5_i64)] {
+            assert!(is_finite(&tensor).unwrap());
+        }
+    }
 }
