@@ -4,11 +4,12 @@
 //! Their results have the same bits on any number of threads: sums are added up in parts and in an order that depend on the
 //! sizes alone.
 //!
-//! Convolution, max-pooling and ReLU done as one step, the convolution's output, four times as large as the result, never goes through memory. Kernels of usual
-//! sizes make do with fewer products than their definition has (`winograd.rs`). And of max-pooling's gradient three quarters
-//! are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other number, and these pass by.
+//! In the step of convolution, max-pooling and ReLU, the convolution's output, four times as large as the result, never goes
+//! through memory. Kernels of usual sizes make do with fewer products than their definition has (`winograd.rs`). And of
+//! max-pooling's gradient three quarters are exact zeros, of ReLU's many more, which libtorch's kernels multiply as any other
+//! number, and these pass by.
 //!
-//! Plain slices in and out: this room knows neither tensors nor networks.
+//! Plain slices in and out: this module knows neither tensors nor networks.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // There, no processor has lanes.
 
 mod backward;
