@@ -63,7 +63,7 @@ fn train(data: &Mnist, seed: u64, precision: Precision, iterations: u64) -> Resu
     Ok(evaluate(trainer.network(), &data.test)?.accuracy())
 }
 
-/// Writes down all seeds.
+/// Writes the section about all seeds.
 pub(crate) fn section(accuracies: &Accuracies) -> Section {
     let rows = &accuracies.rows;
     let percent = |accuracy: f64| format!("{:.2}%", 100.0 * accuracy);

@@ -112,15 +112,15 @@ fn trainer(folder: &Path) -> earlystop::Result<Trainer> {
     trainer.save_policy(SavePolicy::EveryIterations(u64::MAX)).build()
 }
 
-/// The commits of a run of some length.
+/// The commits of a run of one length.
 struct Commits {
     folder: PathBuf,
-    /// One of them, in seconds.
+    /// The median time of a commit in seconds.
     seconds: f64,
     checkpoint_bytes: u64,
 }
 
-/// Makes runs of all lengths, and then measures single commits of them by turns, since the speed of a disk changes.
+/// Trains runs of all lengths, then measures their commits alternately, because the speed of a disk changes over time.
 fn commits(folder: &Path, lengths: &[usize], samples: usize) -> Result<Vec<Commits>> {
     let mut runs = Vec::new();
     for &evaluations in lengths {
@@ -153,7 +153,7 @@ fn resume(folder: &Path) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Writes down all lengths.
+/// Writes the section about all lengths.
 pub(crate) fn section(lengths: &[Length]) -> Section {
     let about = "What a run costs after more and more evaluations: all evaluations of the tutorial's patience together, one evaluation of \
          the noise-aware rule on 5,000 images, one commit of a small network (a call of the trainer with an iteration, an \

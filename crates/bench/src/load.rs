@@ -16,22 +16,22 @@ use crate::statistics::{median, ratios};
 const ROUNDS: usize = 5;
 const ITERATIONS: usize = 50;
 
-/// What was measured beside some busy processes.
+/// The results next to a number of busy processes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) busy_processes: usize,
     pub(crate) entries: Vec<Entry>,
 }
 
-/// What a contestant needed for one iteration.
+/// The time of an iteration of one contestant.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Entry {
     pub(crate) title: String,
-    /// In seconds, one for each round.
+    /// In seconds, one value for each round.
     pub(crate) iteration: Vec<f64>,
 }
 
-/// A process that keeps one core busy; ended when this is dropped.
+/// A process that keeps one core busy. It is killed on drop.
 struct Busy(Child);
 
 impl Busy {
@@ -47,7 +47,7 @@ impl Drop for Busy {
     }
 }
 
-/// Computes until standard input ends, as it does with the process that started this one.
+/// Keeps a core busy until standard input is closed, which also happens when the parent process ends.
 pub(crate) fn be_busy() -> Result<()> {
     let reader = thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let mut value = 1u64;
@@ -59,7 +59,7 @@ pub(crate) fn be_busy() -> Result<()> {
     Ok(())
 }
 
-/// Measures all contestants by turns beside no, one and two busy processes.
+/// Measures all contestants alternately, next to no, one and two busy processes.
 pub(crate) fn run(contestants: &[Contestant], files: &Files, quick: bool) -> Result<Vec<Row>> {
     let (rounds, iterations) = if quick { (1, 2) } else { (ROUNDS, ITERATIONS) };
     let mut players = Vec::new();
@@ -85,14 +85,14 @@ pub(crate) fn run(contestants: &[Contestant], files: &Files, quick: bool) -> Res
     Ok(rows.into())
 }
 
-/// Starts a contestant and lets it warm up.
+/// Starts a contestant and runs its first iterations, which are not measured.
 fn start(contestant: &Contestant, files: &Files, spin: Spin) -> Result<Player> {
     let mut player = Player::start(contestant, files, &Size::TUTORIAL, spin)?;
     player.train(2)?;
     Ok(player)
 }
 
-/// Writes down all rows.
+/// Writes the section about all rows.
 pub(crate) fn section(rows: &[Row]) -> Section {
     let about = "Milliseconds per iteration while other processes keep some of the cores busy, and how many times as long as beside none. \
                  Nothing tells the threads of OpenMP how long to spin while they wait, as in a program that is just started; PyTorch \

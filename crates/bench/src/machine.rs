@@ -22,7 +22,7 @@ pub(crate) struct Machine {
     pub(crate) rust: Option<String>,
 }
 
-/// Names processor, load and compiler.
+/// Writes the processor, the load average and the compiler.
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cores, instruction_sets, load_before, rust } = self;
@@ -45,6 +45,13 @@ pub(crate) fn describe() -> Machine {
         load_before: load_average(),
         rust: rust_version(),
     }
+}
+
+/// Returns a process's memory in bytes, where the system reports it: `VmRSS` is what it has now, `VmHWM` its peak.
+pub(crate) fn memory(process: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// Gives the load average of the last minute, where the system tells it.

@@ -32,14 +32,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const HELP: &str = "\
 Usage: bench [PART...] [--python PYTHON] [--quick] [--rounds N] [--data FOLDER] [--out FOLDER]
 
-Parts; all of them unless some are named:
-    job               iterations, validations and saves of all contestants
-    scaling           batch sizes, widths of the network, threads
-    load              training while other processes are busy
-    precision         whether bfloat16 costs accuracy
-    long-runs         rules, commits and resuming after up to 100,000 evaluations
-    states            saving and restoring up to 6 GB, opening a store of up to 1,000 checkpoints, saving in the background
-    own-models        what a trainer adds to a bare loop
+The parts are job, scaling, load, precision, long-runs, states and own-models; all of them unless some are named.
 
     --python PYTHON   measures PyTorch, Keras and safetensors too, by the scripts in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
@@ -59,7 +52,7 @@ enum Part {
     OwnModels,
 }
 
-/// The parts by their names on the command line.
+/// The parts with their names on the command line.
 const PARTS: [(&str, Part); 7] = [
     ("job", Part::Job),
     ("scaling", Part::Scaling),
@@ -116,7 +109,7 @@ fn main() -> Result<()> {
     measure(&options)
 }
 
-/// Measures the parts, one after the other, and writes down each as soon as it is known.
+/// Measures the parts one after another, and writes each to the report when it is complete.
 fn measure(options: &Options) -> Result<()> {
     let Options { python, quick, rounds, parts, data, out } = options;
     let (python, quick) = (python.as_deref(), *quick);

@@ -1,4 +1,4 @@
-//! How numbers and tables are written in Markdown.
+//! Formatting of numbers, tables and sections as Markdown.
 
 use std::fmt::Write as _;
 
@@ -10,42 +10,42 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     /// What was measured and how.
     pub(crate) about: String,
-    /// Tables, and what belongs to them.
+    /// The results as a table.
     pub(crate) table: String,
 }
 
 impl Section {
-    /// Writes the section, and where it was measured.
+    /// Returns the section as Markdown, with a line about the machine.
     pub(crate) fn markdown(&self, machine: &Machine) -> String {
         let Self { title, about, table } = self;
         format!("## {title}\n\n{}\n{table}\n{}", wrapped(about), wrapped(&format!("Measured on {machine}.")))
     }
 }
 
-/// Writes seconds as milliseconds, with the quartiles.
+/// Formats the median of some seconds as milliseconds, with the quartiles.
 pub(crate) fn milliseconds(values: &[f64]) -> String {
     let Spread { median, low, high } = Spread::quartiles(values);
     format!("{} ({}–{})", digits(1e3 * median), digits(1e3 * low), digits(1e3 * high))
 }
 
-/// Writes the median of ratios with the least and the greatest.
+/// Formats the median of ratios with the minimum and the maximum.
 pub(crate) fn spread_of_ratios(ratios: &[f64]) -> String {
     let Spread { median, low, high } = Spread::range(ratios);
     format!("{median:.2}× ({low:.2}–{high:.2})")
 }
 
-/// Writes a number with three digits, or all those before the point.
+/// Formats a number with three significant digits, or with all digits before the decimal point.
 pub(crate) fn digits(value: f64) -> String {
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$}")
 }
 
-/// Writes a share as a whole number of percent.
+/// Formats a share as a whole percentage.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.0}%", 100.0 * share) } else { "–".to_owned() }
 }
 
-/// Writes a table whose first column is text and all others numbers.
+/// Formats a table with text in the first column and numbers in the others.
 pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut text = format!("| {} |\n|---|{}\n", head.join(" | "), "--:|".repeat(head.len() - 1));
     for row in rows {
@@ -54,7 +54,7 @@ pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> S
     text
 }
 
-/// Breaks a paragraph into lines.
+/// Wraps a paragraph into lines.
 pub(crate) fn wrapped(paragraph: &str) -> String {
     const WIDTH: usize = 127;
     let mut text = String::new();

@@ -148,7 +148,7 @@ fn measure(
     })
 }
 
-/// Writes down both models.
+/// Writes the section about both models.
 pub(crate) fn section(overheads: &[Overhead]) -> Section {
     let about = "Milliseconds per iteration of a model that is written with tch, on batches of 64 images: a bare loop with tch's own Adam, and \
          a trainer with this crate's, by turns in one process. The trainer also keeps the mean loss, seeds libtorch, asks for requests \

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::Result;
 use crate::contestant::Contestant;
 use crate::job::{Files, Settings, Size};
+use crate::machine;
 
 /// A worker at work; ended when this is dropped.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Player {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Spin {
     Briefly,
-    /// As long as they do where no environment variable is set.
+    /// The default, without an environment variable.
     AsInstalled,
 }
 
@@ -64,7 +65,7 @@ struct Multiplied {
 impl Player {
     /// Starts a contestant's process and waits until it has loaded its data and built its network.
     ///
-    /// All keep the memory that they free. OpenMP's threads spin for a short while only, or as long as they do by default.
+    /// The process keeps the memory that it frees, and `spin` sets how long its OpenMP threads spin.
     pub(crate) fn start(contestant: &Contestant, files: &Files, size: &Size, spin: Spin) -> Result<Self> {
         let mut command = contestant.command();
         command.envs([("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "1073741824")]);
@@ -106,9 +107,7 @@ impl Player {
 
     /// Gives the most memory that the process has held, in bytes, where the system tells it.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+        machine::memory(self.child.id(), "VmHWM")
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &str) -> Result<T> {

@@ -1,4 +1,4 @@
-//! What was measured: as Markdown, as numbers, as a figure.
+//! The results as Markdown, as JSON and as a figure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::statistics::{Spread, median, ratios};
 /// The tutorial's job: iterations, and validations with a save.
 const JOB: (f64, f64) = (10_000.0, 100.0);
 
-/// What was measured so far. Each part is written to `benchmark.md` and `benchmark.json` as soon as it is added.
+/// The results so far. Each part is written to `benchmark.md` and `benchmark.json` as soon as it is added.
 pub(crate) struct Report<'a> {
     machine: Machine,
     folder: &'a Path,
@@ -44,7 +44,7 @@ impl<'a> Report<'a> {
         self.write()
     }
 
-    /// Adds the job, whose table is the page's first, and its figure `benchmark.png`.
+    /// Adds the job: its table comes first on the page, and its figure is `benchmark.png`.
     pub(crate) fn add_job(&mut self, lengths: Lengths, standings: &[Standing]) -> Result<()> {
         figure::draw(standings)?.save(self.folder.join("benchmark.png"))?;
         let separator = if self.markdown.is_empty() { "" } else { "\n" };

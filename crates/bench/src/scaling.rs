@@ -85,7 +85,7 @@ fn measure(label: &str, size: &Size, contestants: &[&Contestant], files: &Files,
     Ok(Row { label: label.to_owned(), flops_per_iteration, peak_flops, entries })
 }
 
-/// Writes down all sizes.
+/// Writes the section about all sizes.
 pub(crate) fn section(rows: &[Row]) -> Section {
     let contestants = rows.first().map_or(&[][..], |row| &row.entries[..]);
     let mut head = vec![String::new()];

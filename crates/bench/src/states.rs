@@ -10,14 +10,15 @@ use earlystop::tch::{Device, Kind, Tensor};
 use serde::Serialize;
 
 use crate::Result;
+use crate::machine;
 use crate::markdown::{Section, digits, spread_of_ratios, table};
 use crate::statistics::{median, ratios};
 
-/// Bytes of the states, and rounds.
+/// The size of each state in bytes, and the number of rounds.
 const SIZES: [(u64, usize); 3] = [(100_000_000, 15), (1_000_000_000, 9), (6_000_000_000, 5)];
 const TENSORS: i64 = 64;
 
-/// What was measured with a state of one size.
+/// The results for a state of one size.
 #[derive(Debug, Serialize)]
 pub(crate) struct State {
     pub(crate) bytes: u64,
@@ -25,17 +26,17 @@ pub(crate) struct State {
     pub(crate) restore: Times,
 }
 
-/// Seconds, one for each round, and memory.
+/// The seconds of each round, and the memory.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Times {
     pub(crate) ours: Vec<f64>,
-    /// Of Python's safetensors; empty without Python.
+    /// The times of Python's safetensors; empty without Python.
     pub(crate) theirs: Vec<f64>,
-    /// The most bytes that this process held beyond the state.
+    /// The peak memory of this process in bytes, without the state.
     pub(crate) extra_memory: u64,
 }
 
-/// Python, which saves and restores as many values.
+/// A Python process that saves and loads a state of the same size.
 struct Python {
     child: Child,
     requests: ChildStdin,
@@ -54,7 +55,7 @@ impl Python {
         Ok(Self { child, requests, answers: BufReader::new(answers) })
     }
 
-    /// Gives the seconds that `save` or `load` takes.
+    /// Runs `save` or `load` and returns its seconds.
     fn time(&mut self, action: &str, path: &Path) -> Result<f64> {
         writeln!(self.requests, "{action} {}", path.display())?;
         let mut line = String::new();
@@ -70,7 +71,7 @@ impl Drop for Python {
     }
 }
 
-/// Returns how many values each tensor has.
+/// Returns the number of values of each tensor.
 fn values(bytes: u64) -> i64 {
     bytes as i64 / 4 / TENSORS
 }
@@ -96,7 +97,7 @@ fn measure(folder: &Path, bytes: u64, rounds: usize, mut python: Option<Python>)
     let state: Vec<NamedTensor<'static>> = (0..TENSORS).map(tensor).collect();
     let (mut save, mut restore) = (Times::default(), Times::default());
     let [ours, theirs] = ["ours", "theirs"].map(|name| folder.join(format!("{name}.safetensors")));
-    // Each saves into a new file, as a store does, on a disk that has finished with the last one.
+    // Each save creates a new file, as a store does, after the disk has finished deleting the last one.
     let fresh = |path: &PathBuf| {
         let _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir_all(folder)?;
@@ -120,26 +121,20 @@ fn measure(folder: &Path, bytes: u64, rounds: usize, mut python: Option<Python>)
 }
 
 impl Times {
-    /// Measures this library once.
+    /// Measures one action of this library.
     fn measure(&mut self, action: impl FnOnce() -> earlystop::Result<()>) -> Result<()> {
-        let _ = std::fs::write("/proc/self/clear_refs", "5"); // the peak begins here
-        let before = memory("VmRSS:");
+        let memory = |field| machine::memory(std::process::id(), field).unwrap_or(0);
+        let _ = std::fs::write("/proc/self/clear_refs", "5"); // resets the peak
+        let before = memory("VmRSS");
         let start = Instant::now();
         action()?;
         self.ours.push(start.elapsed().as_secs_f64());
-        self.extra_memory = self.extra_memory.max(memory("VmHWM:").saturating_sub(before));
+        self.extra_memory = self.extra_memory.max(memory("VmHWM").saturating_sub(before));
         Ok(())
     }
 }
 
-/// Returns the process's memory in bytes: now, or at its peak. 0 where the system does not tell.
-fn memory(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
-    line.unwrap_or(0) * 1024
-}
-
-/// Writes down all sizes.
+/// Writes the section about all sizes.
 pub(crate) fn section(states: &[State]) -> Section {
     let about = "Seconds to save and to restore 64 tensors of 32-bit floats, by turns with Python's safetensors: `Saver::save` computes \
                  checksums, and both wait for the disk (`save_file` and `os.fsync`); `Saver::restore` verifies the whole file before it \

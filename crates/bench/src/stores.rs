@@ -13,11 +13,11 @@ use crate::statistics::median;
 
 /// Numbers of checkpoints.
 const SIZES: [u64; 3] = [10, 100, 1_000];
-/// Values of a checkpoint: 3 MB, as much as the tutorial's state has.
+/// The number of values of a checkpoint: 3 MB, about the size of the tutorial's state.
 const VALUES: i64 = 750_000;
 const ROUNDS: usize = 11;
 
-/// What was measured with one number of checkpoints.
+/// The results for one number of checkpoints.
 #[derive(Debug, Serialize)]
 pub(crate) struct OpenStore {
     pub(crate) checkpoints: u64,
@@ -67,7 +67,7 @@ pub(crate) fn run(out: &Path, quick: bool) -> Result<Vec<OpenStore>> {
     Ok(stores)
 }
 
-/// Writes down all numbers.
+/// Writes the section about all numbers.
 pub(crate) fn section(stores: &[OpenStore]) -> Section {
     let about = "Milliseconds with a store of checkpoints of 3 MB each, of which only the headers are read: to open and lock it, to list \
                  all checkpoints, and to find the best and the latest one.";

@@ -29,18 +29,18 @@ pub(crate) struct Wait {
     pub(crate) bytes: u64,
     pub(crate) foreground: f64,
     pub(crate) background: f64,
-    /// Copying as many bytes.
+    /// The time to copy as many bytes.
     pub(crate) memcpy: f64,
 }
 
-/// A model with many values that are not trained, whose training takes no time: all time between two steps is that of a save.
+/// A model with many frozen values and a step that computes almost nothing, so that the time between two steps is that of a save.
 struct Still {
     variables: nn::VarStore,
     trained: Tensor,
     evaluated: Cell<Option<Instant>>,
     /// Seconds from the end of each evaluation to the next step.
     pauses: RefCell<Vec<f64>>,
-    /// How long a step takes: so long that a save in the background ends.
+    /// How long a step takes: long enough for a save in the background to end.
     step: Duration,
 }
 
@@ -83,18 +83,18 @@ pub(crate) fn run(out: &Path, quick: bool) -> Result<Vec<Wait>> {
     let folder = out.join("waiting");
     let waits = sizes.into_iter().map(|(bytes, saves)| {
         eprintln!("Background: {} MB", bytes / 1_000_000);
-        // What passes between two steps without a save: the check that all values are finite, for example.
+        // The time between two steps without a save, such as that of the check that all values are finite.
         let without = pause_between_steps(None, bytes, saves, false, Duration::ZERO)?;
         let foreground = pause_between_steps(Some(&folder), bytes, saves, false, Duration::ZERO)? - without;
         // Twice as long as a save that has the disk for itself.
-        let time_to_save = Duration::from_secs_f64(2.0 * foreground + 0.01);
+        let time_to_save = Duration::from_secs_f64(2.0 * foreground.max(0.0) + 0.01); // noise may exceed a short save
         let background = pause_between_steps(Some(&folder), bytes, saves, true, time_to_save)? - without;
         Ok(Wait { bytes, foreground, background, memcpy: memcpy(bytes, saves) })
     });
     waits.collect()
 }
 
-/// Gives the median of the seconds from an evaluation to the next step, with saves into a folder or without.
+/// Returns the median time from an evaluation to the next step in seconds, with saves into a folder or without.
 fn pause_between_steps(
     folder: Option<&Path>,
     bytes: u64,
@@ -131,7 +131,7 @@ fn memcpy(bytes: u64, rounds: u64) -> f64 {
     median(&copies.collect::<Vec<_>>())
 }
 
-/// Writes down all sizes.
+/// Writes the section about all sizes.
 pub(crate) fn section(waits: &[Wait]) -> Section {
     let about = "Milliseconds that a training waits for a save: for all of it, or with `save_in_background` for the copy of its state, \
                  which is compared with copying as many bytes. The first size is about that of the tutorial's state.";

@@ -2,6 +2,8 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "common/threads.rs"]
+mod threads;
 
 use std::fs;
 use std::process::Command;
@@ -15,20 +17,7 @@ use earlystop::trainer::Event;
 use earlystop::{Examples, Network, Optimizer};
 
 use common::{bits, builder, history};
-
-/// Runs something on another thread, on which libtorch has so many threads.
-fn with_threads<T: Send>(threads: i32, run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let run = || {
-            let _ = tch::get_num_threads(); // else the first use of libtorch would set what another thread has set meanwhile
-            tch::set_num_threads(threads);
-            let result = run();
-            assert_eq!(tch::get_num_threads(), threads, "they are libtorch's again afterwards");
-            result
-        };
-        scope.spawn(run).join().unwrap()
-    })
-}
+use threads::with_threads;
 
 fn tutorial() -> NetworkBuilder {
     Network::builder([28, 28, 1])

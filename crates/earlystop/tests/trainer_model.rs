@@ -3,6 +3,8 @@
 
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/threads.rs"]
+mod threads;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +20,7 @@ use tch::nn::ModuleT;
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
 use process::passes;
+use threads::with_threads;
 
 /// Tells the test program, started again as a child, to disturb libtorch's generators.
 const DISTURB: &str = "TRAINER_MODEL_DISTURB";
@@ -174,9 +177,7 @@ fn trainers_on_several_threads_do_not_disturb_each_other() {
 fn another_number_of_threads_is_noted_at_a_resume() {
     let folder = tempfile::tempdir().unwrap();
     let notes = |threads| {
-        let resume = || {
-            let _ = tch::get_num_threads(); // else the first use of libtorch would set what another thread has set meanwhile
-            tch::set_num_threads(threads);
+        with_threads(threads, || {
             let mut trainer = builder().checkpoints(folder.path()).build().unwrap();
             let mut found = Vec::new();
             let resumed = trainer.resume(|event| match event {
@@ -186,9 +187,7 @@ fn another_number_of_threads_is_noted_at_a_resume() {
             resumed.unwrap();
             trainer.optimize(10, |_| ()).unwrap();
             found
-        };
-        // libtorch counts threads for each thread.
-        std::thread::scope(|scope| scope.spawn(resume).join().unwrap())
+        })
     };
     assert_eq!(notes(1), [""; 0]);
     assert_eq!(notes(1), [""; 0]);

@@ -47,9 +47,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     }
     let workspace = Workspace::locate();
     setup::ensure(&workspace)?;
-    let mut bench = setup::cargo();
+    let mut bench = command::cargo(&workspace);
     // Not `--package`: for that one alone cargo would choose other features, and compile libtorch's bindings anew.
-    bench.current_dir(&workspace.root).args(["run", "--quiet", "--locked", "--bin", "bench"]);
+    bench.args(["run", "--quiet", "--locked", "--bin", "bench"]);
     if quick {
         bench.args(["--", "--quick"]);
     } else {

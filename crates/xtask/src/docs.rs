@@ -6,8 +6,8 @@ use crate::{Result, command};
 /// All features of the library. They are also in `package.metadata.docs.rs`.
 pub(crate) const FEATURES: &str = "--features=doc-only,logging,object-store";
 
-const TRIED: &str = "build the documentation without warnings";
-const DENY_WARNINGS: &str = "--config=build.rustdocflags=['--deny=warnings']";
+pub(crate) const TRIED: &str = "build the documentation without warnings";
+pub(crate) const DENY_WARNINGS: &str = "--config=build.rustdocflags=['--deny=warnings']";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if let Some(arg) = args.next()? {

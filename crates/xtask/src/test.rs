@@ -31,9 +31,11 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     setup::ensure_readers(&workspace)?;
     let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    let deny = "--config=build.rustdocflags=['--deny=warnings']";
-    let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", deny];
-    cargo(&workspace, "build the documentation without warnings", docs, long)?;
+    if !long {
+        // The features that clippy has just compiled; the long tests build the pages of all features.
+        let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", docs::DENY_WARNINGS];
+        cargo(&workspace, docs::TRIED, docs, long)?;
+    }
     let tests = ["test", "--workspace", "--exclude=earlystop-cli", FEATURES, "--locked"];
     cargo(&workspace, "pass the tests", tests, long)?;
     // By itself, since it would have libtorch beside the others, which its users do not.
@@ -56,10 +58,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 
 /// Tests the kernel's parts, and the kernel that is installed with real clients, which have a Python environment of their own.
 fn test_kernel(workspace: &Workspace, environment: &setup::Environment) -> Result<()> {
-    let mut cargo = setup::kernel::tests(workspace);
-    let step = Step::start("cargo test --release --manifest-path crates/kernel/Cargo.toml");
-    command::run("pass the tests of the kernel's parts", &mut cargo)?;
-    step.done();
+    command::run_shown("pass the tests of the kernel's parts", &mut setup::kernel::tests(workspace))?;
     let python = setup::ensure_clients(workspace)?;
     let kernelspecs = environment.python.ancestors().nth(2).unwrap_or(Path::new("/")).join("share/jupyter");
     let mut tests = environment.command(python);

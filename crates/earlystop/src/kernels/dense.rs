@@ -32,6 +32,11 @@ impl Dense {
         self.outputs
     }
 
+    /// Returns whether the output is rectified.
+    pub(crate) fn rectifies(&self) -> bool {
+        self.rectifies
+    }
+
     /// Computes the output for a batch.
     ///
     /// Of each product of a row and an output's weights, 16 sums of every 16th value are added up, and then these.

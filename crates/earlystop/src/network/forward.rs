@@ -125,7 +125,7 @@ impl Network {
                     let layer = self.description.layers[*layer].name().unwrap_or_default();
                     self.convolve_and_pool(&value, (layer, *weight), conv_pool, (precision, threads), blocks)
                 }
-                (Op::Dense { weight, dense, .. }, _) if precision == Precision::F32 => {
+                (Op::Dense { weight, dense }, _) if precision == Precision::F32 => {
                     let layer = self.description.layers[*layer].name().unwrap_or_default();
                     self.multiply(&value, (layer, *weight), dense, threads, blocks)
                 }
@@ -257,7 +257,7 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<T
             let [weight, bias] = weight_and_bias(variables, weight, kind)?;
             let weight = if weight.dim() == 4 { rows_in_memory_order(&weight)? } else { weight };
             let product = value.f_to_kind(kind)?.f_linear(&weight, Some(&bias))?;
-            if matches!(op, Op::Dense { rectifies: true, .. }) { product.f_relu() } else { Ok(product) }
+            if matches!(op, Op::Dense { dense, .. } if dense.rectifies()) { product.f_relu() } else { Ok(product) }
         }
     }
 }

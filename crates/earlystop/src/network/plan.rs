@@ -76,7 +76,6 @@ pub(super) enum Op {
     /// A multiplication, and ReLU where it follows, in one.
     Dense {
         weight: usize,
-        rectifies: bool,
         dense: Dense,
     },
 }
@@ -287,7 +286,7 @@ impl Plan {
                 let shape = &self.variables[weight].shape;
                 let dense = Dense::new([shape[0], shape[1]].map(|size| size as usize), rectifies, processor);
                 let end = index + if rectifies { 2 } else { 1 };
-                self.ops.splice(index..end, [(layer, Op::Dense { weight, rectifies, dense })]);
+                self.ops.splice(index..end, [(layer, Op::Dense { weight, dense })]);
             }
             index += 1;
         }

@@ -35,7 +35,7 @@ pub(super) fn start_install(workspace: &Workspace) -> Result<Option<Running>> {
     }
     let kernel = workspace.kernel();
     eprintln!("Compiling the Rust kernel, with evcxr {EVCXR_VERSION}, meanwhile");
-    let mut cargo = super::cargo();
+    let mut cargo = command::cargo(workspace);
     cargo
         // By force: cargo believes its record, also of a program that is damaged.
         .args(["install", "--force", "--locked", "--path"])
@@ -53,7 +53,7 @@ fn install_folder(workspace: &Workspace) -> PathBuf {
 
 /// A command for the kernel's own tests. In CI they use what the installation has compiled; elsewhere they compile evcxr again.
 pub(crate) fn tests(workspace: &Workspace) -> Command {
-    let mut cargo = super::cargo();
+    let mut cargo = command::cargo(workspace);
     cargo.args(["test", "--release", "--locked", "--manifest-path"]).arg(workspace.kernel_crate().join("Cargo.toml"));
     cargo.env("CARGO_TARGET_DIR", install_folder(workspace));
     cargo
