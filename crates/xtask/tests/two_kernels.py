@@ -1,8 +1,9 @@
-"""Runs two kernels at once, each in a thread of its own, and prints a line of JSON for each."""
+"""Runs two kernels at once and prints what became of them as one JSON document, the only thing on standard output."""
 
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from jupyter_client.manager import start_new_kernel
 
@@ -33,12 +34,11 @@ def session(number, barrier):
     finally:
         client.stop_channels()
         manager.shutdown_kernel()
-    print(json.dumps({"texts": texts[:-1], "folder": texts[-1], "seconds": ready}), flush=True)
+    return {"texts": texts[:-1], "folder": texts[-1], "seconds": ready}
 
 
 both = threading.Barrier(2)
-threads = [threading.Thread(target=session, args=[number, both]) for number in (1, 2)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
+with ThreadPoolExecutor(2) as threads:
+    sessions = list(threads.map(lambda number: session(number, both), (1, 2)))
+# Two threads must not write at once: `print` writes the text and the end of the line one after the other.
+print(json.dumps(sessions))

@@ -42,9 +42,8 @@ fn run_two(python: &Path, variables: &[(&str, &str)]) -> Vec<String> {
     let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{complaints}");
 
-    let is_session = |line: &&str| line.starts_with('{');
     let sessions: Vec<serde_json::Value> =
-        said.lines().filter(is_session).map(|line| serde_json::from_str(line).unwrap()).collect();
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}:\n{said}\n{complaints}"));
     let [one, two] = &sessions[..] else { panic!("expected two sessions:\n{said}\n{complaints}") };
     assert_ne!(one["folder"], two["folder"]);
     let mut results =
