@@ -125,7 +125,7 @@ fn save_several(
         sums.push(sum);
     }
     writing.sync_folder(&base)?;
-    let (temporary, ()) = writing.write(|output| output.write(&index_text(&sums)))?;
+    let (temporary, ()) = writing.write(|output| output.write(&index_text(&sums), 0))?;
 
     let lock = lock_folder(files, folder_of(&target));
     let is_over_single = file_at(&target).is_some();

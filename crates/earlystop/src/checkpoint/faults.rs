@@ -35,12 +35,12 @@ impl Files for Faulty {
     fn create(&self, path: &Path, is_private: bool) -> io::Result<File> {
         self.fails().and_then(|()| Disk.create(path, is_private))
     }
-    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
         if let Err(error) = self.fails() {
-            Disk.write(file, &bytes[..bytes.len() / 2])?;
+            Disk.write_at(file, &bytes[..bytes.len() / 2], at)?;
             return Err(error);
         }
-        Disk.write(file, &bytes[..bytes.len().min(self.most)])
+        Disk.write_at(file, &bytes[..bytes.len().min(self.most)], at)
     }
     fn sync(&self, file: &File) -> io::Result<()> {
         self.fails().and_then(|()| Disk.sync(file))

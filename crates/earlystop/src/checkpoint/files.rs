@@ -4,11 +4,10 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use super::Warning;
+use crate::Result;
 use crate::error::io_error;
-use crate::{Error, Result};
 
 /// The operations that a save consists of, so that tests can let each of them fail.
 pub(super) trait Files: Debug + Send + Sync {
@@ -21,9 +20,9 @@ pub(super) trait Files: Debug + Send + Sync {
         }
         options.write(true).create_new(true).open(path)
     }
-    /// Writes as many of the bytes as the system takes at once.
-    fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut file, bytes)
+    /// Writes at a position as many of the bytes as the system takes at once.
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
+        write_at(file, bytes, at)
     }
     /// Gives a file the mode of another and, if the system permits, its owner and group.
     fn copy_permissions(&self, file: &File, from: &fs::Metadata) -> io::Result<()> {
@@ -84,103 +83,6 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file that is being written.
-pub(super) struct Output<'a> {
-    pub(super) files: &'a dyn Files,
-    pub(super) file: &'a File,
-    /// For messages.
-    pub(super) path: &'a Path,
-}
-
-impl Output<'_> {
-    pub(super) fn write(&self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match self.files.write(self.file, bytes) {
-                Ok(0) => return Err(self.error(ErrorKind::WriteZero.into())),
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.error(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes over what was written first.
-    pub(super) fn rewrite_start(&self, bytes: &[u8]) -> Result<()> {
-        io::Seek::rewind(&mut &*self.file).map_err(|error| self.error(error))?;
-        self.write(bytes)
-    }
-
-    /// Writes the buffers that `produce` fills. If there will be many bytes, another thread writes them meanwhile.
-    pub(super) fn write_behind(&self, bytes: u64, produce: impl FnOnce(&mut Buffers<'_>) -> Result<()>) -> Result<()> {
-        const COUNT: usize = 4;
-        const MIN_BYTES: u64 = 8 << 20;
-        if bytes < MIN_BYTES {
-            return produce(&mut Buffers::Direct { output: self, buffer: Vec::new() });
-        }
-        std::thread::scope(|scope| {
-            let (full, to_write) = mpsc::sync_channel::<Vec<u8>>(COUNT);
-            let (written, empty) = mpsc::sync_channel(COUNT);
-            for _ in 0..COUNT {
-                let _ = written.send(Vec::new());
-            }
-            let writer = scope.spawn(move || {
-                to_write.iter().try_for_each(|buffer| {
-                    self.write(&buffer)?;
-                    start_writing_back(self.file);
-                    let _ = written.send(buffer); // nobody waits for it after the last one
-                    Ok(())
-                })
-            });
-            let stopped = || self.error(ErrorKind::BrokenPipe.into());
-            let mut buffers = Buffers::Behind { full, empty, stopped: &stopped };
-            let produced = produce(&mut buffers);
-            drop(buffers);
-            // If the writer failed, that is why the producer could not go on.
-            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(produced)
-        })
-    }
-
-    fn error(&self, error: io::Error) -> Error {
-        io_error(self.path, "write its temporary file")(error)
-    }
-}
-
-/// Buffers to be filled and written, one after another. See [`Output::write_behind`].
-pub(super) enum Buffers<'a> {
-    Direct { output: &'a Output<'a>, buffer: Vec<u8> },
-    Behind { full: SyncSender<Vec<u8>>, empty: Receiver<Vec<u8>>, stopped: &'a dyn Fn() -> Error },
-}
-
-impl Buffers<'_> {
-    /// Lets `fill` fill the next buffer, which has old content, and writes it.
-    pub(super) fn next(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
-        match self {
-            Buffers::Direct { output, buffer } => {
-                fill(buffer)?;
-                output.write(buffer)
-            }
-            Buffers::Behind { full, empty, stopped } => {
-                let mut buffer = empty.recv().map_err(|_| stopped())?;
-                fill(&mut buffer)?;
-                full.send(buffer).map_err(|_| stopped())
-            }
-        }
-    }
-}
-
-/// Asks the system to start writing to the disk, so that the sync at the end waits for less.
-fn start_writing_back(file: &File) {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        // SAFETY: takes no pointers, and the descriptor is open as long as `file` lives. Where it fails, nothing is lost.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
-}
-
 /// Syncs a folder. Some file systems have no such operation, and a folder that cannot be listed cannot be synced either.
 pub(super) fn sync_folder(files: &dyn Files, folder: &Path) -> io::Result<Option<Warning>> {
     match files.sync_folder(folder) {
@@ -235,13 +137,23 @@ pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     Ok(length)
 }
 
-/// Writes at the start of a file, in one operation where the system does not cut it short.
-pub(super) fn write_at_start(file: &File, bytes: &[u8]) -> io::Result<()> {
+/// Writes at a position as many of the bytes as the system takes at once.
+pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
     #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, 0);
+    return std::os::unix::fs::FileExt::write_at(file, bytes, at);
     #[cfg(windows)]
-    return match std::os::windows::fs::FileExt::seek_write(file, bytes, 0)? {
-        count if count == bytes.len() => Ok(()),
-        _ => Err(ErrorKind::WriteZero.into()),
-    };
+    return std::os::windows::fs::FileExt::seek_write(file, bytes, at);
+}
+
+/// Writes all bytes at a position.
+pub(super) fn write_all_at(files: &dyn Files, file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match files.write_at(file, bytes, at) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => (bytes, at) = (&bytes[count..], at + count as u64),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -8,10 +8,9 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use safetensors::tensor::{Dtype, TensorInfo as Stored};
-use sha2::{Digest, Sha256};
 
-use super::checksum::{hex, hex_sha256};
-use super::files::Output;
+use super::checksum::hex_sha256;
+use super::output::Output;
 use super::{Metadata, NamedTensor, TensorInfo};
 use crate::{Error, Result};
 
@@ -89,25 +88,13 @@ impl<'a> Plan<'a> {
     /// checksum of the header, which thereby covers the whole file.
     pub(super) fn write(&self, output: &Output<'_>) -> Result<String> {
         let start = |header: Vec<u8>| [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-        output.write(&start(self.header(&self.no_sums())))?;
-        let mut sums = Vec::with_capacity(self.tensors.len());
-        output.write_behind(self.data_bytes, |send| {
-            for (tensor, _) in &self.tensors {
-                let mut sum = Sha256::new();
-                tensor.for_each_block(&mut |block| {
-                    send.next(|buffer| {
-                        block.copy_to(buffer)?;
-                        sum.update(&*buffer);
-                        Ok(())
-                    })
-                })?;
-                sums.push(hex(&sum.finalize()));
-            }
-            Ok(())
-        })?;
+        let placeholder = start(self.header(&self.no_sums()));
+        output.write(&placeholder, 0)?;
+        let tensors = self.tensors.iter().map(|(tensor, entry)| (tensor.share(), entry.bytes() as u64));
+        let sums = output.write_tensors(placeholder.len() as u64, tensors)?;
         let header = self.header(&sums);
         let sum = String::from_utf8_lossy(&header[SUM_DIGITS]).into_owned();
-        output.rewrite_start(&start(header))?;
+        output.write(&start(header), 0)?;
         Ok(sum)
     }
 

@@ -17,7 +17,7 @@ use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 
 use super::Warning;
-use super::files::{Files, is_unsupported, read_at, write_at_start};
+use super::files::{Disk, Files, is_unsupported, read_at, write_all_at};
 use super::process::Process;
 use crate::error::{LockHolder, io_error};
 use crate::{Error, Result};
@@ -237,7 +237,7 @@ fn write_owner(file: &File, owner: Option<&Owner>) -> io::Result<()> {
     }
     record.resize(RECORD_BYTES - 1, b' ');
     record.push(b'\n');
-    write_at_start(file, &record)?;
+    write_all_at(&Disk, file, &record, 0)?;
     file.set_len(RECORD_BYTES as u64)
 }
 

@@ -11,7 +11,7 @@ use super::convert::convert;
 use crate::Result;
 
 /// The maximum size of a block in bytes.
-pub(super) const BLOCK_BYTES: usize = 4 << 20;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// Reads bytes of a tensor from a file into a buffer, starting at an offset in the tensor's data.
 pub(super) type Read<'a> = &'a mut dyn FnMut(&mut [u8], u64) -> Result<()>;

@@ -149,6 +149,7 @@ mod lock;
 mod memory;
 mod mismatch;
 mod opened;
+mod output;
 mod parts;
 mod process;
 mod read;

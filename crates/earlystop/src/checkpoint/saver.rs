@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// complete old checkpoint or the complete new one. When `save` has returned, the new one is on the disk. Any number of
 /// savers may save to one path: the last one wins.
 ///
-/// Tensors are copied in blocks of a few megabytes, so a save or restore needs little memory in addition to the state. Do not
+/// Tensors are handled in blocks of a megabyte, on several threads, so a save or restore needs little memory in addition to the state. Do not
 /// change the tensors from another thread meanwhile.
 ///
 /// # Examples

@@ -203,7 +203,8 @@ impl<'a> Values<'a> {
 
     /// Creates values that are computed, or read from elsewhere, while a save writes them: the whole tensor is never in memory.
     ///
-    /// `produce` passes the bytes on in row-major order, in as many pieces as it likes. Its error ends the save, and the path holds
+    /// `produce` passes the bytes on in row-major order, in as many pieces as it likes. A save may produce several tensors at once, on
+    /// several threads. Its error ends the save, and the path holds
     /// what it held before. The values can be saved, but not restored.
     ///
     /// ```

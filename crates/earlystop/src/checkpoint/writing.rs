@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Warning;
-use super::files::{Files, Output, folder_of, is_unsupported, sync_folder};
+use super::files::{Files, folder_of, is_unsupported, sync_folder};
 use super::layout::temporary_prefix;
+use super::output::Output;
 use crate::Result;
 use crate::error::io_error;
 

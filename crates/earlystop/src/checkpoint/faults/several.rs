@@ -84,8 +84,8 @@ fn a_disk_that_is_gone_at_any_step_leaves_the_old_state_or_the_new_one() {
         fn create(&self, path: &Path, is_private: bool) -> io::Result<File> {
             self.lives().and_then(|()| Disk.create(path, is_private))
         }
-        fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
-            self.lives().and_then(|()| Disk.write(file, bytes))
+        fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
+            self.lives().and_then(|()| Disk.write_at(file, bytes, at))
         }
         fn sync(&self, file: &File) -> io::Result<()> {
             self.lives().and_then(|()| Disk.sync(file))

@@ -37,7 +37,7 @@ impl FolderStore {
         if bytes > at.bytes && (is_needed_after(&self.absolute, at)? || file.set_len(at.bytes).is_err()) {
             return self.begin_history(Some(at), lines).map(Some);
         }
-        match write_lines(self.saver.files(), &file, &lines.concat()) {
+        match write_lines(self.saver.files(), &file, &lines.concat(), at.bytes) {
             Ok(warning) => {
                 self.warn_not_synced(&path, warning);
                 Ok(Some(lines.iter().fold(at.clone(), |position, line| position.after(line))))
@@ -72,7 +72,7 @@ impl FolderStore {
         self.writer()?;
         let (path, file) = create_segment(self.saver.files(), &self.absolute, last, parent)?;
         let (head, start) = Position::begin(&path, parent);
-        match write_lines(self.saver.files(), &file, &[head, lines.concat()].concat()) {
+        match write_lines(self.saver.files(), &file, &[head, lines.concat()].concat(), 0) {
             Ok(warning) => self.warn_not_synced(&path, warning),
             Err(error) => {
                 let _ = self.saver.files().remove(&path);

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 #[cfg(test)]
 use super::super::Saved;
 use super::super::checksum::{hex, hex_sha256};
-use super::super::files::{Files, folder_of, is_unsupported};
+use super::super::files::{Files, folder_of, is_unsupported, write_all_at};
 use super::super::{Checkpoint, CheckpointPart, Metadata};
 #[cfg(test)]
 use super::Store;
@@ -143,7 +143,7 @@ pub(super) fn copy_history(files: &dyn Files, folder: &Path, archive: &Path) -> 
         let copy = || {
             fs::copy(path, &copied)?;
             let file = OpenOptions::new().append(true).open(&copied)?;
-            write_lines(files, &file, &[]).map(drop)
+            write_lines(files, &file, &[], 0).map(drop)
         };
         copy().map_err(io_error(path, "copy to the archive"))
     })
@@ -219,16 +219,10 @@ pub(super) fn parent_of(path: &Path) -> Option<Position> {
     serde_json::from_str::<Head>(&first).ok()?.parent
 }
 
-/// Writes all bytes and waits until they are on the disk; returns why they cannot be synced on a file system without sync.
-pub(super) fn write_lines(files: &dyn Files, file: &File, mut bytes: &[u8]) -> io::Result<Option<String>> {
-    while !bytes.is_empty() {
-        match files.write(file, bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// Writes all bytes at a position and waits until they are on the disk; returns why they cannot be synced on a file system without
+/// sync.
+pub(super) fn write_lines(files: &dyn Files, file: &File, bytes: &[u8], at: u64) -> io::Result<Option<String>> {
+    write_all_at(files, file, bytes, at)?;
     match files.sync(file) {
         Err(error) if is_unsupported(&error) => Ok(Some(error.to_string())),
         synced => synced.map(|()| None),
