@@ -7,8 +7,13 @@ use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Result, command, docs, notebook, setup};
 
-/// All features of the library, except for `doc-only`, with which no test can be linked.
+/// The features of the everyday tests.
 const FEATURES: &str = "--features=earlystop/logging";
+/// All features; the library is not linked with `doc-only`, so no test runs with it.
+const ALL_FEATURES: &str =
+    "--features=earlystop/doc-only,earlystop/logging,earlystop/object-store,earlystop-cli/object-store";
+/// Object storage without libtorch, in the library and in the command.
+const OBJECT_STORAGE: &str = "--features=earlystop/object-store,earlystop-cli/object-store";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let mut long = setup::is_ci();
@@ -29,29 +34,32 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     // Once, and first: `cargo test` below puts another program in this one's place, which set-up copies.
     let environment = setup::ensure(&workspace)?;
     setup::ensure_readers(&workspace)?;
-    let lints = ["clippy", "--workspace", "--all-targets", FEATURES, "--locked", "--", "--deny=warnings"];
+    // Each set of features is compiled once, since that takes minutes: the pages have those of clippy.
+    let checked = if long { ALL_FEATURES } else { FEATURES };
+    let lints = ["clippy", "--workspace", "--all-targets", checked, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy", lints, long)?;
-    if !long {
-        // The features that clippy has just compiled; the long tests build the pages of all features.
-        let docs = ["doc", "--package=earlystop", "--no-deps", FEATURES, "--locked", docs::DENY_WARNINGS];
+    if long {
+        docs::library(&workspace)?;
+    } else {
+        let docs = ["doc", "--package=earlystop", "--no-deps", checked, "--locked", docs::DENY_WARNINGS];
         cargo(&workspace, docs::TRIED, docs, long)?;
     }
     let tests = ["test", "--workspace", "--exclude=earlystop-cli", FEATURES, "--locked"];
     cargo(&workspace, "pass the tests", tests, long)?;
-    // By itself, since it would have libtorch beside the others, which its users do not.
-    cargo(&workspace, "pass the tests of the command", ["test", "--package=earlystop-cli", "--locked"], long)?;
+    // The command by itself, since it would have libtorch beside the others, which its users do not.
     if !long {
-        return Ok(());
+        return cargo(
+            &workspace,
+            "pass the tests of the command",
+            ["test", "--package=earlystop-cli", "--locked"],
+            long,
+        );
     }
-    // Each set of features is compiled once, which takes minutes; the tests of the packages have none.
-    let object_storage =
-        ["test", "--package=earlystop", "--no-default-features", "--features=object-store", "--locked"];
-    cargo(&workspace, "pass the tests of object storage, without libtorch", object_storage, long)?;
-    let urls = ["test", "--package=earlystop-cli", "--features=object-store", "--test=urls", "--locked"];
-    cargo(&workspace, "pass the tests of the command with object storage", urls, long)?;
-    docs::library(&workspace)?;
-    let lints = ["clippy", "--package=earlystop", "--all-targets", docs::FEATURES, "--locked", "--", "--deny=warnings"];
-    cargo(&workspace, "pass clippy with all features", lints, long)?;
+    // The tests of the packages, among those above, have built both without object storage.
+    let packages = ["test", "--package=earlystop", "--package=earlystop-cli"];
+    let without_torch = ["--no-default-features", OBJECT_STORAGE, "--locked"];
+    let tried = "pass the tests without libtorch, with object storage";
+    cargo(&workspace, tried, packages.into_iter().chain(without_torch), long)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
 }

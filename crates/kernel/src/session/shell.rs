@@ -85,8 +85,8 @@ impl Session {
         self.pending = kept;
         for request in aborted {
             self.status(&request, "busy");
-            let content = json!({"status": "aborted", "execution_count": self.count});
-            self.outgoing.reply(Channel::Shell, &request, &content);
+            // Without a count, as it was not counted: clients show none beside the cell.
+            self.outgoing.reply(Channel::Shell, &request, &json!({"status": "aborted"}));
             self.status(&request, "idle");
         }
     }
