@@ -56,7 +56,7 @@ fn thread_settings(is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'sta
 
 /// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
 /// Jupyter would compile anew what one started by `cargo xtask` has compiled.
-fn is_set_by_cargo_run(name: &str) -> bool {
+pub(crate) fn is_set_by_cargo_run(name: &str) -> bool {
     const PREFIXES: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
     name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

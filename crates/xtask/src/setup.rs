@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: makes ready what the other verbs need, and does nothing where that is done.
 
+mod ahead;
 mod datasets;
 mod diagnosis;
 mod files;
@@ -81,11 +82,13 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Environment> {
     let installing = kernel::start_install(workspace)?;
     let prefix = plan.carry_out(workspace, &requirements)?;
     libtorch::ensure(workspace, &prefix)?;
+    place::settle(workspace)?;
+    let compiling = if installing.is_some() { ahead::start(workspace) } else { None };
     let to_load = datasets::fetch(workspace);
     datasets::fetch_photographs(workspace, &scripts::python(&prefix));
     kernel::finish_install(workspace, installing)?;
     kernel::register(workspace, &prefix)?;
-    place::settle(workspace)?;
+    ahead::finish(compiling);
 
     let bin = prefix.join("bin");
     let mut path = bin.clone().into_os_string();

@@ -167,7 +167,7 @@ impl Builds {
         let manifest = format!(
             "[package]\nname = \"pins\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\npath = \"lib.rs\"\n\n\
              [target.'cfg(any())'.dependencies]\nearlystop = {{ path = {} }}\n",
-            toml_string(&self.clone.join("crates/earlystop"))
+            self.library()
         );
         std::fs::create_dir_all(&pins).map_err(|source| Error::io("create", &pins, &source))?;
         // Of evcxr's own crate, which it writes anew, nothing is taken over: the manifest names where the clone was, and what
@@ -184,6 +184,11 @@ impl Builds {
         let lock = self.clone.join("Cargo.lock");
         std::fs::copy(&lock, folder.join("Cargo.lock")).map_err(|source| Error::io("copy", &lock, &source))?;
         Ok(())
+    }
+
+    /// The path of the library, as a string of TOML.
+    pub(crate) fn library(&self) -> String {
+        toml_string(&self.clone.join("crates/earlystop"))
     }
 
     /// Removes folders that no kernel has, beyond the first few. What cannot be removed now is removed another time.

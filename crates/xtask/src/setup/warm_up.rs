@@ -22,6 +22,11 @@ const DEPENDENCY: &str = r#":dep earlystop = { path = "../crates/earlystop" }"#;
 /// The cell by which a kernel answers where nothing is to be compiled or fetched; it calls libtorch.
 const QUESTION: &str = r#"println!("{} threads", earlystop::tch::get_num_threads());"#;
 
+/// Says whether the dependencies are compiled.
+pub(super) fn is_warm(workspace: &Workspace) -> Result<bool> {
+    Ok(Builds::new(&workspace.kernel(), &workspace.root).stamp() == Some(stamp(workspace)?))
+}
+
 /// Makes sure that a kernel has answered from this folder, with these files: runs a session unless one did before.
 pub(super) fn ensure(workspace: &Workspace, environment: &Environment, to_load: ToLoad) -> Result<()> {
     let builds = Builds::new(&workspace.kernel(), &workspace.root);
