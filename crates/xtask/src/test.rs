@@ -7,7 +7,7 @@ use crate::progress::Step;
 use crate::workspace::Workspace;
 use crate::{Result, command, docs, notebook, setup};
 
-/// All features of the library, except for `doc-only`, with which no test can be linked.
+/// All features of the library, except for `doc-only`, with which no test can be linked, and `mpi`, which is tested by itself.
 const FEATURES: &str = "--features=earlystop/logging";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
@@ -52,8 +52,33 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     docs::library(&workspace)?;
     let lints = ["clippy", "--package=earlystop", "--all-targets", docs::FEATURES, "--locked", "--", "--deny=warnings"];
     cargo(&workspace, "pass clippy with all features", lints, long)?;
+    test_mpi(&workspace)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
+}
+
+/// Tests the training on several processes, which `mpirun` starts.
+fn test_mpi(workspace: &Workspace) -> Result<()> {
+    let variables = setup::mpi::ensure(workspace)?;
+    for args in [
+        &[
+            "clippy",
+            "--package=earlystop",
+            "--features=mpi",
+            "--lib",
+            "--example=train_mpi",
+            "--test=mpi",
+            "--locked",
+            "--",
+            "--deny=warnings",
+        ][..],
+        &["test", "--package=earlystop", "--features=mpi", "--test=mpi", "--locked", "--", "--test-threads=1"],
+    ] {
+        let mut cargo = command::cargo(workspace);
+        cargo.args(args).env("EARLYSTOP_LONG_TESTS", "1").envs(variables.iter().map(|(name, value)| (name, value)));
+        command::run_shown("pass the tests of several processes", &mut cargo)?;
+    }
+    Ok(())
 }
 
 /// Tests the kernel's parts, and the kernel that is installed with real clients, which have a Python environment of their own.
