@@ -3,13 +3,14 @@
 //! Run it with the same settings and one, two and four processes: `OMP_NUM_THREADS=1 mpirun -n 2 target/release/examples/scaling`. Given the
 //! two numbers of the fit, the latency in microseconds and the bandwidth in GB/s, it only predicts: `scaling 50 1.25`.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use earlystop::data::from_fn;
-use earlystop::early_stopping::Rule;
+use earlystop::early_stopping::{Rule, StopReason};
 use earlystop::optimizer::Trainable;
 use earlystop::tch::{Device, Kind, Tensor, nn};
-use earlystop::trainer::{BatchIter, Model, Scores};
+use earlystop::trainer::{BatchIter, Callback, Model, Progress, Scores, TrainerBuilder};
 use earlystop::{Error, Loss, Mnist, Network, Optimizer, Processes, Result, Trainer};
 
 /// A model of so many variables, whose gradient costs little.
@@ -62,9 +63,9 @@ fn measure(processes: Processes) -> Result<()> {
             println!("{line}")
         }
     };
+    let count = processes.count();
     show(format!(
-        "| {} processes | ms per iteration | KB sent per iteration and process |\n|---|--:|--:|",
-        processes.count()
+        "| with {count} processes | ms per iteration, median | shortest | KB sent by each |\n|---|--:|--:|--:|"
     ));
     for (name, count, iterations) in
         [("1,000 variables", 1_000, 1000), ("1M variables", 1_000_000, 100), ("16M variables", 16_000_000, 10)]
@@ -72,46 +73,51 @@ fn measure(processes: Processes) -> Result<()> {
         let model = Row::new(count);
         let optimizer = Optimizer::sgd(&model.variables, 0.1)?;
         let data = || from_fn(8, |indices: &[usize], _| Ok(Tensor::from_slice(&vec![1.0_f32; indices.len()])));
-        let trainer = Trainer::for_model(model, optimizer, data(), data()).batch_size(8).accumulate(processes.count());
-        let trainer = trainer.evaluate_every(u64::MAX).stop_when(Rule::never()).keep_best_in_memory(false);
-        let (time, sent) = time(trainer.processes(processes.clone()).build()?, iterations)?;
-        show(format!("| {name} | {time:.3} | {sent:.1} |"));
+        let builder = Trainer::for_model(model, optimizer, data(), data()).batch_size(8).accumulate(processes.count());
+        show(format!("| {name} | {} |", measured(builder, &processes, iterations)?));
     }
-    let data = Mnist::load("data/MNIST", |event| println!("{event}"))?;
-    for parts in [processes.count(), 4] {
+    let data = Mnist::load("data/MNIST", |_| ())?;
+    for parts in [4, 8] {
         let network = Network::builder([28, 28, 1]).conv2d(5, 16, "layer_conv1").max_pool(2, 2);
         let network = network.conv2d(5, 36, "layer_conv2").max_pool(2, 2).flatten();
         let network = network.fully_connected(128, "layer_fc1").softmax_classifier(10).build(Device::Cpu)?;
         let optimizer = Optimizer::adam(&network, 1e-4)?;
-        let trainer = Trainer::builder(network, optimizer, &data.train, &data.validation).accumulate(parts);
-        let trainer = trainer.evaluate_every(u64::MAX).stop_when(Rule::never()).keep_best_in_memory(false);
-        let (time, sent) = time(trainer.processes(processes.clone()).build()?, 200)?;
-        show(format!("| the tutorial's network, {parts} parts | {time:.3} | {sent:.1} |"));
+        let builder = Trainer::builder(network, optimizer, &data.train, &data.validation).accumulate(parts);
+        show(format!("| the tutorial's network, {parts} parts | {} |", measured(builder, &processes, 200)?));
     }
     Ok(())
 }
 
-/// Returns the milliseconds and the sent KB of an iteration: the best of three rounds.
-fn time<M: Model>(mut trainer: Trainer<M>, iterations: u64) -> Result<(f64, f64)> {
-    trainer.optimize(10, |_| ())?;
-    let mut best = f64::INFINITY;
-    let mut sent = 0;
-    for _ in 0..3 {
-        let (begin, before) = (Instant::now(), trainer.processes().traffic());
-        // Without the evaluation at the end of the call, of which there is one in a thousand iterations elsewhere.
-        let evaluation = Instant::now();
-        trainer.optimize(1, |_| ())?;
-        let one = evaluation.elapsed();
-        trainer.optimize(1 + iterations, |_| ())?;
-        let time = (begin.elapsed().saturating_sub(2 * one)).as_secs_f64();
-        best = best.min(time / iterations as f64);
-        sent = trainer.processes().traffic() - before;
+/// The moments at which the iterations end, in the first process.
+#[derive(Clone, Default)]
+struct Clock(Arc<Mutex<Vec<Instant>>>);
+
+impl<M: Model> Callback<M> for Clock {
+    fn step(&mut self, _progress: &Progress, _model: &M) -> Result<Option<StopReason>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+        Ok(None)
     }
-    Ok((best * 1e3, sent as f64 / (iterations + 2) as f64 / 1e3))
 }
 
-/// Prints the speed-up that the model predicts over one process, for machines that compute 1 TFLOP/s, and batches of 64 examples for each
-/// process at 8 processes, shared by more.
+/// Trains, and describes an iteration: the median and the shortest time, and what it has sent.
+fn measured<M: Model>(builder: TrainerBuilder<M>, processes: &Processes, iterations: u64) -> Result<String> {
+    let clock = Clock::default();
+    let builder = builder.evaluate_every(u64::MAX).stop_when(Rule::never()).keep_best_in_memory(false);
+    let mut trainer = builder.callback(clock.clone()).processes(processes.clone()).build()?;
+    trainer.optimize(1, |_| ())?; // the variables of the first process are sent
+    let before = processes.traffic();
+    trainer.optimize(iterations, |_| ())?;
+    let sent = (processes.traffic() - before) as f64 / iterations as f64 / 1e3;
+    let ends = clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+    // The first interval has an evaluation in it.
+    let ends = ends.get(1..).unwrap_or_default();
+    let mut times: Vec<_> = ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64() * 1e3).collect();
+    times.sort_by(f64::total_cmp);
+    let at = |index: usize| times.get(index).copied().unwrap_or(f64::NAN);
+    Ok(format!("{:.3} | {:.3} | {sent:.1}", at(times.len() / 2), at(0)))
+}
+
+/// Prints the speed-up over one process that the model predicts.
 fn predict(latency: f64, bandwidth: f64) {
     println!(
         "| variables | processes | compute, ms | messages, ms | gradient, ms | speed-up |\n|--:|--:|--:|--:|--:|--:|"
