@@ -298,6 +298,35 @@ fn an_error_of_one_process_ends_the_call_in_all_and_they_can_continue() {
 }
 
 #[test]
+fn each_process_reads_only_its_part_of_the_data() {
+    for (count, read) in [(1, 12), (2, 6), (4, 3)] {
+        let each = of_each(count, |processes| {
+            let seen = std::sync::Arc::new(Mutex::new([Vec::<usize>::new(), Vec::new()]));
+            let set = |place: usize, len| {
+                let seen = seen.clone();
+                from_fn(len, move |indices: &[usize], _| {
+                    seen.lock().unwrap()[place].extend(indices);
+                    Ok(Tensor::from_slice(&indices.iter().map(|&i| i as f32).collect::<Vec<_>>()))
+                })
+            };
+            let model = Own::new(true);
+            let optimizer = Optimizer::adam(&model.variables, 1e-2).unwrap();
+            let trainer = Trainer::for_model(model, optimizer, set(0, 48), set(1, 28)).batch_size(12).accumulate(4);
+            trainer.stop_when(Rule::never()).processes(processes).build().unwrap().optimize(4, |_| ()).unwrap();
+            let seen = seen.lock().unwrap();
+            seen.clone()
+        });
+        // An epoch of four steps and one evaluation: together they see every example once.
+        for (place, len) in [(0, 48), (1, 28)] {
+            let mut all = each.iter().flat_map(|seen| seen[place].clone()).collect::<Vec<_>>();
+            all.sort();
+            assert_eq!(all, (0..len).collect::<Vec<_>>());
+        }
+        assert!(each.iter().all(|seen| seen[0].len() == 4 * read && seen[1].len() == 28 / count));
+    }
+}
+
+#[test]
 fn a_step_sends_less_than_two_gradients_and_a_fixed_number_of_bytes() {
     for count in [2, 4] {
         for (sent, gradient) in of_each(count, |processes| {
