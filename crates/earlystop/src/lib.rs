@@ -19,6 +19,7 @@
 [`network`]: mod@network
 [`optimizer`]: mod@optimizer
 [`plot`]: mod@plot
+[`processes`]: mod@processes
 [`replay`]: early_stopping::replay()
 [`stop`]: mod@stop
 [`trainer`]: mod@trainer
@@ -57,6 +58,8 @@ pub mod optimizer;
 #[cfg(feature = "plot")]
 pub mod plot;
 #[cfg(feature = "torch")]
+pub mod processes;
+#[cfg(feature = "torch")]
 mod random;
 pub mod stop;
 #[cfg(feature = "torch")]
@@ -79,6 +82,8 @@ pub use mnist::Mnist;
 pub use network::{Loss, Network, Precision};
 #[cfg(feature = "torch")]
 pub use optimizer::Optimizer;
+#[cfg(feature = "torch")]
+pub use processes::Processes;
 #[cfg(feature = "torch")]
 pub use tch;
 #[cfg(feature = "torch")]

@@ -164,7 +164,7 @@ impl Response for ControlFlow<String> {
     }
 }
 
-fn request(who: &str, why: impl Into<String>) -> StopReason {
+pub(crate) fn request(who: &str, why: impl Into<String>) -> StopReason {
     StopReason { kind: StopKind::Requested, rule: who.to_owned(), why: why.into() }
 }
 

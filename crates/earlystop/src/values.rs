@@ -44,6 +44,45 @@ pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(pointer, count) }
 }
 
+/// Borrows the bytes of a contiguous tensor of any kind on the CPU.
+///
+/// # Panics
+///
+/// If the tensor is not contiguous, or on another device.
+///
+/// # Safety
+///
+/// As [`values`].
+pub(crate) unsafe fn raw_bytes(tensor: &Tensor) -> &[u8] {
+    let (pointer, count) = raw_memory(tensor);
+    if count == 0 {
+        return &[]; // libtorch's pointer is null
+    }
+    // SAFETY: `raw_memory` returns `count` bytes, which the borrowed tensor keeps alive. The caller ensures that nothing writes to
+    // them.
+    unsafe { std::slice::from_raw_parts(pointer, count) }
+}
+
+/// Borrows the bytes of a contiguous tensor of any kind on the CPU for writing, and counts this as a change. Any bytes are values of
+/// the numbers that models have.
+///
+/// # Panics
+///
+/// As [`raw_bytes`].
+///
+/// # Safety
+///
+/// As [`values_mut`].
+pub(crate) unsafe fn raw_bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
+    count_change(tensor);
+    let (pointer, count) = raw_memory(tensor);
+    if count == 0 {
+        return &mut []; // libtorch's pointer is null
+    }
+    // SAFETY: as in `raw_bytes`; the caller ensures that nothing else uses the memory.
+    unsafe { std::slice::from_raw_parts_mut(pointer, count) }
+}
+
 /// Copies an array into a new tensor.
 ///
 /// Unlike `tch`, it does not fill the tensor with zeros first, for which libtorch would wake all of its threads.
@@ -83,6 +122,12 @@ fn memory(tensor: &Tensor) -> (*mut f32, usize) {
     let pointer = tensor.data_ptr().cast::<f32>();
     assert!(pointer.is_aligned());
     (pointer, tensor.numel())
+}
+
+/// Returns where a tensor's bytes begin, and how many they are. Of none, the pointer is null.
+fn raw_memory(tensor: &Tensor) -> (*mut u8, usize) {
+    assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu);
+    (tensor.data_ptr().cast::<u8>(), tensor.numel() * tensor.kind().elt_size_in_bytes())
 }
 
 /// Counts a change of a tensor's values, as libtorch does for its own operations in place. This is one on no values.

@@ -6,6 +6,7 @@ mod diagnosis;
 mod files;
 pub(crate) mod kernel;
 mod libtorch;
+pub(crate) mod mpi;
 mod place;
 mod preflight;
 mod python;

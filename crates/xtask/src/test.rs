@@ -9,7 +9,7 @@ use crate::{Result, command, docs, notebook, setup};
 
 /// The features of the everyday tests.
 const FEATURES: &str = "--features=earlystop/logging";
-/// All features; the library is not linked with `doc-only`, so no test runs with it.
+/// All features but `mpi`, which is tested by itself. The library is not linked with `doc-only`, so no test runs with it.
 const ALL_FEATURES: &str =
     "--features=earlystop/doc-only,earlystop/logging,earlystop/object-store,earlystop-cli/object-store";
 /// Object storage without libtorch, in the library and in the command.
@@ -60,8 +60,33 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let without_torch = ["--no-default-features", OBJECT_STORAGE, "--locked"];
     let tried = "pass the tests without libtorch, with object storage";
     cargo(&workspace, tried, packages.into_iter().chain(without_torch), long)?;
+    test_mpi(&workspace)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
+}
+
+/// Tests the training on several processes, which `mpirun` starts.
+fn test_mpi(workspace: &Workspace) -> Result<()> {
+    let variables = setup::mpi::ensure(workspace)?;
+    for args in [
+        &[
+            "clippy",
+            "--package=earlystop",
+            "--features=mpi",
+            "--lib",
+            "--example=train_mpi",
+            "--test=mpi",
+            "--locked",
+            "--",
+            "--deny=warnings",
+        ][..],
+        &["test", "--package=earlystop", "--features=mpi", "--test=mpi", "--locked", "--", "--test-threads=1"],
+    ] {
+        let mut cargo = command::cargo(workspace);
+        cargo.args(args).env("EARLYSTOP_LONG_TESTS", "1").envs(variables.iter().map(|(name, value)| (name, value)));
+        command::run_shown("pass the tests of several processes", &mut cargo)?;
+    }
+    Ok(())
 }
 
 /// Tests the kernel's parts, and the kernel that is installed with real clients, which have a Python environment of their own.

@@ -234,6 +234,22 @@ pub enum Error {
         how: String,
     },
 
+    /// Another of the processes that train together has failed or left.
+    #[error("process {process} failed: {reason}")]
+    OtherProcess {
+        /// The number of the process.
+        process: usize,
+        /// Its error.
+        reason: String,
+    },
+
+    /// The processes that shall train together do not run the same program with the same settings and data.
+    #[error("the processes differ:{}", lines(differences))]
+    ProcessesDiffer {
+        /// What differs, and in which process.
+        differences: Vec<String>,
+    },
+
     /// libtorch refused an operation.
     #[cfg(feature = "torch")]
     #[error("{context}: libtorch: {source}")]

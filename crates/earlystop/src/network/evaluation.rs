@@ -66,8 +66,9 @@ pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision)
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     cls_pred: Vec<usize>,
-    correct: Vec<bool>,
-    loss: f64,
+    pub(crate) correct: Vec<bool>,
+    /// The sum of the examples' losses.
+    pub(crate) loss: f64,
 }
 
 impl Tally {

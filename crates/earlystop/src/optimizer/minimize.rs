@@ -32,6 +32,11 @@ impl Gradients {
             self.of_parameters.into_iter().zip(others.of_parameters).map(add).collect();
         Ok(Self { of_parameters: sums.map_err(torch("adding gradients"))?, ..self })
     }
+
+    /// Says of each parameter whether it has a gradient.
+    pub(crate) fn are_present(&self) -> Vec<bool> {
+        self.of_parameters.iter().map(Option::is_some).collect()
+    }
 }
 
 /// How many values a thread updates at a time.
@@ -120,6 +125,44 @@ impl Optimizer {
         let gradient = |parameter| if is_trained(parameter) { found.next().flatten() } else { None };
         let of_parameters = self.parameters.iter().map(gradient).collect();
         Ok(Gradients { of_parameters, are_networks: loss.is_networks() })
+    }
+
+    /// Hands the gradients out to be changed, in one row on the CPU for each kind of values. Parameters that are `present` and have no
+    /// gradient here have one of negative zeros, which change no sum.
+    pub(crate) fn in_rows(
+        &self,
+        gradients: Gradients,
+        present: &[bool],
+        mut change: impl FnMut(&mut Tensor) -> Result<()>,
+    ) -> Result<Gradients> {
+        let _no_grad = tch::no_grad_guard();
+        let are_networks = gradients.are_networks;
+        let _one_thread = are_networks.then(OneThread::begin);
+        let mut left = gradients.of_parameters;
+        let mut changed: Vec<Option<Tensor>> = left.iter().map(|_| None).collect();
+        for kind in [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half] {
+            let is_one = |&index: &usize| present[index] && self.parameters[index].flat.kind() == kind;
+            let members = (0..left.len()).filter(is_one).collect::<Vec<_>>();
+            if members.is_empty() {
+                continue;
+            }
+            let mut piece = |&index: &usize| match left[index].take() {
+                Some(gradient) => gradient.f_to_device(Device::Cpu),
+                None => Tensor::f_full([self.parameters[index].flat.numel() as i64], -0.0, (kind, Device::Cpu)),
+            };
+            let pieces: Result<Vec<_>, tch::TchError> = members.iter().map(&mut piece).collect();
+            let mut row = pieces.and_then(|pieces| Tensor::f_cat(&pieces, 0)).map_err(torch("joining gradients"))?;
+            change(&mut row)?;
+            let mut begin = 0;
+            for index in members {
+                let parameter = &self.parameters[index];
+                let length = parameter.flat.numel() as i64;
+                let piece = row.f_narrow(0, begin, length).and_then(|piece| piece.f_to_device(parameter.flat.device()));
+                changed[index] = Some(piece.map_err(torch(&parameter.name))?);
+                begin += length;
+            }
+        }
+        Ok(Gradients { of_parameters: changed, are_networks })
     }
 
     /// Updates `f32` values on the CPU, on all threads.

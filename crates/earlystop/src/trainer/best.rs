@@ -99,7 +99,13 @@ impl<M: Model> Trainer<M> {
     /// If nothing was evaluated, or no variables of an improvement are available; the message says what to do. Nothing is
     /// changed then.
     pub fn restore_best(&mut self) -> Result<Restored> {
-        while_files_go(|is_last_try| self.try_to_restore_best(is_last_try))
+        self.compare_processes()?;
+        let restored = if self.processes.is_first() {
+            while_files_go(|is_last_try| self.try_to_restore_best(is_last_try))
+        } else {
+            Ok(Restored { iteration: 0, file: None, best_iteration: 0, notes: Vec::new() }) // until it knows better
+        };
+        self.share_restored(restored)
     }
 
     fn try_to_restore_best(&mut self, is_last_try: bool) -> Result<Restored> {

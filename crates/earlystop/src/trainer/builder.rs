@@ -17,6 +17,7 @@ use crate::early_stopping::{EarlyStopping, Metric, Patience, Plateau, Reductions
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::optimizer::Optimizer;
+use crate::processes::Processes;
 
 /// Collects the settings of a [`Trainer`]. The defaults are the tutorial's.
 #[must_use = "a builder builds nothing before `build`"]
@@ -43,6 +44,7 @@ pub struct TrainerBuilder<M: Model = Network> {
     records_mistakes: bool,
     keeps_best_in_memory: bool,
     callbacks: Vec<Box<dyn Callback<M> + Send>>,
+    processes: Processes,
 }
 
 impl<M: Model> TrainerBuilder<M> {
@@ -73,6 +75,7 @@ impl<M: Model> TrainerBuilder<M> {
             records_mistakes: false,
             keeps_best_in_memory: true,
             callbacks: Vec::new(),
+            processes: Processes::one(),
         }
     }
 
@@ -82,11 +85,17 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
-    /// Computes the gradient of a batch in so many parts, one after the other, and adds them up: for batches that do not fit into
-    /// memory at once. Default: 1.
+    /// Computes the gradient of a batch in so many parts, and adds them up: for batches that do not fit into memory at once, and for
+    /// [several processes](Self::processes), each of which computes some of the parts. Default: 1.
     ///
     /// The sum is the gradient of the whole batch, up to rounding, unless the model treats the examples of a batch together, as batch
     /// normalization does. The optimizer makes one step for each batch, as without parts.
+    ///
+    /// The parts are added as a binary tree: the first half of them, and the second half, and then both sums. The order depends on
+    /// nothing but their number. So another number of parts changes the bits of the results; another number of processes does not. Meanwhile
+    /// as many gradients are in memory as the tree is high, and one more: 4 for 8 parts.
+    ///
+    /// Small parts compute slower: in parts of 16 images, the tutorial's network takes a fifth more time than with 64 at once.
     pub fn accumulate(mut self, parts: usize) -> Self {
         self.parts = parts;
         self
@@ -263,6 +272,23 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
+    /// Trains on several [processes](crate::processes), which may run on several machines. Default: one process.
+    ///
+    /// Each process computes its share of the [parts](Self::accumulate) of every batch, and of the held-out batches of every evaluation, and
+    /// reads only the examples of these. The results are the same to the bit for any number of processes, also if a run is resumed with
+    /// another number. All processes run the same program: they must make the same calls of the trainer, and get the same reports and
+    /// errors. Only the first one uses the checkpoint folder, reports events and calls callbacks. A request to stop that any
+    /// process receives stops all.
+    ///
+    /// At the beginning of the first call, the processes compare their programs, settings and data. The variables are those of the first
+    /// process, however the others were initialized.
+    ///
+    /// The number of processes must be a power of two that divides the number of parts.
+    pub fn processes(mut self, processes: Processes) -> Self {
+        self.processes = processes;
+        self
+    }
+
     /// Builds the trainer.
     ///
     /// # Errors
@@ -276,6 +302,14 @@ impl<M: Model> TrainerBuilder<M> {
         if !(1..=self.batch_size.max(1)).contains(&self.parts) {
             let expected = format!("1 to the batch size, {}", self.batch_size);
             return Err(Error::setting("parts of a batch", expected, self.parts));
+        }
+        let processes = self.processes.count();
+        if !processes.is_power_of_two() || !self.parts.is_multiple_of(processes) {
+            let expected = format!(
+                "a power of two that divides the number of parts of a batch, {}, which accumulate() sets",
+                self.parts
+            );
+            return Err(Error::setting("number of processes", expected, processes));
         }
         Settings::check_model(&self.model.settings())?;
         let metric = self.model.metric();
@@ -297,7 +331,10 @@ impl<M: Model> TrainerBuilder<M> {
             return Err(Error::setting("checkpoints", "the path of a folder", "an empty path"));
         }
         let is_remote = self.checkpoints.as_ref().is_some_and(|folder| is_url(folder));
-        let store = self.checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
+        // The first process writes, and tells the others what it has read.
+        let checkpoints = self.checkpoints.filter(|_| self.processes.is_first());
+        let callbacks = if self.processes.is_first() { self.callbacks } else { Vec::new() };
+        let store = checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
         let settings = SaveSettings {
             policy: self.save_policy,
             stops_on_failed_save: self.stops_on_failed_save,
@@ -308,8 +345,8 @@ impl<M: Model> TrainerBuilder<M> {
             batches: Batches::new(self.train.len(), self.batch_size, self.seed)?.with_order(self.order),
             parts: self.parts,
             commits: Commits::new(store, settings),
-            best: Best::new(self.keeps_best_in_memory),
-            callbacks: Callbacks::new(self.callbacks),
+            best: Best::new(self.keeps_best_in_memory && self.processes.is_first()),
+            callbacks: Callbacks::new(callbacks),
             model: self.model,
             optimizer: self.optimizer,
             train: self.train,
@@ -327,6 +364,9 @@ impl<M: Model> TrainerBuilder<M> {
             stopped: None,
             requested: None,
             noted: false,
+            processes: self.processes,
+            are_alike: false,
+            pending: None,
         })
     }
 }

@@ -221,7 +221,7 @@ impl<M: Model> Trainer<M> {
     pub(super) fn step_callbacks(&mut self, loss: f64) {
         self.callbacks.loss = Some(loss);
         let request = self.call(|callback, progress, model| callback.step(progress, model));
-        self.requested = self.requested.take().or(request);
+        self.note_request(request);
     }
 
     /// Reports an event to the callbacks and the caller; returns the first request to stop.

@@ -129,6 +129,11 @@ impl<M: Model> Trainer<M> {
     ///
     /// If the folder is in use by another process, or a file cannot be deleted.
     pub fn start_over(&mut self) -> Result<()> {
+        let cleared = self.clear_folder();
+        self.processes.conclude(cleared)
+    }
+
+    fn clear_folder(&mut self) -> Result<()> {
         let Some(Folder { store, written }) = &mut self.commits.folder else { return Ok(()) };
         store.clear()?;
         written.forget_folder();

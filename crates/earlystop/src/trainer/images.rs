@@ -1,6 +1,6 @@
 //! Training of a [`Network`] on images.
 
-use super::model::{BatchIter, Model, Scores};
+use super::model::{BatchIter, EvaluateByBatch, Model, Scores};
 use super::{Trainer, TrainerBuilder};
 use crate::checkpoint::Metadata;
 use crate::data::{Examples, ImageBatch};
@@ -21,15 +21,12 @@ impl Model for Network {
     }
 
     fn evaluate(&self, batches: BatchIter<ImageBatch>) -> Result<Scores> {
-        let mut tally = Tally::default();
-        for batch in batches {
-            let (images, labels) = batch?;
-            let classes = labels.f_argmax(1, false).map_err(torch("labels"))?;
-            tally.add(self, &images, &classes, self.evaluation_precision())?;
-        }
-        let evaluation = tally.finish();
-        let scores = Scores::from([("accuracy", evaluation.accuracy()), ("loss", evaluation.loss)]);
-        Ok(scores.with_correct(evaluation.correct))
+        let numbers = batches.map(|batch| self.evaluate_batch(&batch?)).collect::<Result<Vec<_>>>()?;
+        self.combine(&numbers)
+    }
+
+    fn by_batch(&self) -> Option<&dyn EvaluateByBatch<Batch = ImageBatch>> {
+        Some(self)
     }
 
     fn metric(&self) -> Metric {
@@ -57,6 +54,31 @@ impl Model for Network {
 
     fn is_emulated(&self) -> bool {
         ![self.description().precision, self.evaluation_precision()].into_iter().all(Precision::is_native)
+    }
+}
+
+/// The numbers of a batch are the sum of the images' losses, and for each image 1 if it is classified correctly, else 0.
+impl EvaluateByBatch for Network {
+    type Batch = ImageBatch;
+
+    fn evaluate_batch(&self, (images, labels): &ImageBatch) -> Result<Vec<f64>> {
+        let mut tally = Tally::default();
+        let classes = labels.f_argmax(1, false).map_err(torch("labels"))?;
+        tally.add(self, images, &classes, self.evaluation_precision())?;
+        let correct = tally.correct.iter().map(|&correct| f64::from(u8::from(correct)));
+        Ok(std::iter::once(tally.loss).chain(correct).collect())
+    }
+
+    fn combine(&self, batches: &[Vec<f64>]) -> Result<Scores> {
+        let mut tally = Tally::default();
+        for numbers in batches {
+            let [loss, correct @ ..] = &numbers[..] else { continue };
+            tally.loss += loss;
+            tally.correct.extend(correct.iter().map(|&number| number == 1.0));
+        }
+        let evaluation = tally.finish();
+        let scores = Scores::from([("accuracy", evaluation.accuracy()), ("loss", evaluation.loss)]);
+        Ok(scores.with_correct(evaluation.correct))
     }
 }
 

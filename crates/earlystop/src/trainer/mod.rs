@@ -23,10 +23,12 @@ mod event;
 mod history;
 mod images;
 mod model;
+mod parts;
 mod policy;
 mod resume;
 mod save;
 mod state;
+mod together;
 mod vanishing;
 mod verify;
 
@@ -40,7 +42,7 @@ pub use best::Restored;
 pub use builder::TrainerBuilder;
 pub use callback::{Callback, Progress};
 pub use event::{Event, time_usage};
-pub use model::{BatchIter, Model, Scores};
+pub use model::{BatchIter, EvaluateByBatch, Model, Scores};
 pub use policy::SavePolicy;
 pub use resume::Resume;
 pub use verify::verify_resume;
@@ -48,15 +50,17 @@ pub use verify::verify_resume;
 use crate::data::{self, Batches};
 use crate::early_stopping::score::TRAIN_LOSS;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, Plateau, Reductions, StopReason, StopReport};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::network::Network;
-use crate::optimizer::{Gradients, Optimizer};
-use crate::random::{Purpose, stream, with_libtorch_seeded};
+use crate::optimizer::Optimizer;
+use crate::processes::Processes;
+use crate::random::with_libtorch_seeded;
 use crate::{kernels, stop};
 use best::Best;
 use callback::Callbacks;
 use commit::Commits;
 use model::are_finite;
+use parts::Stepped;
 use policy::Moment;
 use state::{Fingerprints, Losses};
 
@@ -124,6 +128,11 @@ pub struct Trainer<M: Model = Network> {
     requested: Option<StopReason>,
     /// Whether the notes on this machine were reported.
     noted: bool,
+    processes: Processes,
+    /// Whether this process and the others have found that they run the same program with the same settings and data.
+    are_alike: bool,
+    /// A request to stop that the other processes do not know yet.
+    pending: Option<StopReason>,
 }
 
 /// Reports an event; returns a request to stop.
@@ -184,16 +193,20 @@ impl<M: Model> Trainer<M> {
 
     /// Trains until `end`, and evaluates there if the caller wants it.
     fn train(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
+        let report: Report = if self.processes.is_first() { report } else { &mut |_| None };
         let trained = self.train_on(end, evaluates_at_end, report);
         if trained.is_err() {
             // The first error counts.
             let _ = self.collect(true, report);
         }
-        self.callbacks.take_error().map_or(trained, Err)
+        let trained = self.callbacks.take_error().map_or(trained, Err);
+        self.processes.conclude(trained)
     }
 
     fn train_on(&mut self, end: u64, evaluates_at_end: bool, report: Report) -> Result<StopReport> {
-        self.requested = None;
+        (self.requested, self.pending) = (None, None);
+        self.compare_processes()?;
+        self.begin_together(end, evaluates_at_end)?;
         let (start, before) = (Instant::now(), self.elapsed);
         let has_work = self.will_train(end) || self.lacks_evaluation || self.commits.has_failed();
         self.callbacks.prepare(end, has_work);
@@ -208,18 +221,18 @@ impl<M: Model> Trainer<M> {
         self.optimizer.check(self.model.variables())?;
         while self.will_train(end) || self.lacks_evaluation {
             self.collect(false, report)?;
-            self.requested = self.requested.take().or_else(stop::requested);
-            if self.requested.is_some() || self.callbacks.have_failed() {
+            self.listen();
+            if self.must_end() {
                 break;
             }
             let is_end = |iteration| iteration == end && evaluates_at_end;
             let batch = if self.lacks_evaluation {
                 self.last_part(self.iteration)? // the evaluation of an earlier call has failed
             } else {
-                let (batch, loss) = self.step(self.iteration + 1)?;
+                let Stepped { batch, loss, elapsed } = self.step(self.iteration + 1, || before + start.elapsed())?;
                 self.iteration += 1;
                 self.losses.add(loss);
-                self.elapsed = before + start.elapsed();
+                self.elapsed = elapsed;
                 let is_due = self.iteration.is_multiple_of(self.evaluate_every);
                 self.lacks_evaluation = is_due || is_end(self.iteration) || !loss.is_finite();
                 self.step_callbacks(loss);
@@ -228,7 +241,7 @@ impl<M: Model> Trainer<M> {
             let (mut evaluated, mut is_reduced) = (None, false);
             if self.lacks_evaluation {
                 let observation = self.observe(batch)?;
-                self.elapsed = before + start.elapsed();
+                self.elapsed = self.common_time(before + start.elapsed())?;
                 let observation = Observation { elapsed: Some(self.elapsed), ..observation };
                 let reductions = match &self.plateau {
                     Some(plateau) => plateau.next(self.reductions, &observation)?,
@@ -259,6 +272,7 @@ impl<M: Model> Trainer<M> {
                 self.ask(&Event::LearningRateReduced { iteration, learning_rate }, report);
             }
         }
+        self.agree_on_requests()?;
         self.collect(true, report)?;
         // Without its evaluation, a resumed run would never have it.
         if (self.requested.is_some() || self.callbacks.have_failed()) && !self.lacks_evaluation {
@@ -274,54 +288,14 @@ impl<M: Model> Trainer<M> {
         Ok(self.report())
     }
 
-    /// Returns the batch of an iteration, or its last part.
-    fn last_part(&mut self, iteration: u64) -> Result<M::Batch> {
-        let indices = self.batches.indices(iteration);
-        let last = indices.chunks(self.part_size()).next_back().unwrap_or_default();
-        self.train.batch(last, iteration)
-    }
-
-    /// Returns how many examples are in a part of a batch; the last part may have fewer.
-    fn part_size(&self) -> usize {
-        self.batches.batch_size().div_ceil(self.parts)
-    }
-
-    /// Makes a step, and returns the batch, or its last part, and the loss.
-    fn step(&mut self, iteration: u64) -> Result<(M::Batch, f64)> {
-        let indices = self.batches.indices(iteration);
-        let following = self.batches.indices(iteration + 1);
-        let mut parts = indices.chunks(self.part_size()).peekable();
-        let mut seeds = stream(self.batches.seed(), Purpose::Step, iteration);
-        let mut mean = 0.0;
-        let mut gradients: Option<Gradients> = None;
-        while let Some(part) = parts.next() {
-            let batch = self.train.batch(part, iteration)?;
-            match parts.peek() {
-                Some(next) => self.train.announce(next, iteration),
-                None => self.train.announce(&following[..self.part_size()], iteration + 1),
-            }
-            let mut loss = self.seeded(&mut seeds, || self.model.loss(&batch, iteration))?;
-            if part.len() < indices.len() {
-                loss *= part.len() as f64 / indices.len() as f64;
-            }
-            mean += loss.value();
-            let found = self.optimizer.gradients(&loss)?;
-            let sum = match gradients.take() {
-                Some(sum) => sum.add(found)?,
-                None => found,
-            };
-            if parts.peek().is_none() {
-                self.optimizer.update(&sum, self.reductions.factor)?;
-                return Ok((batch, mean));
-            }
-            gradients = Some(sum);
-        }
-        Err(Error::data("batch", "at least one example", "none"))
-    }
-
     fn will_train(&self, end: u64) -> bool {
-        let is_ended = self.stopped.is_some() || self.requested.is_some() || self.callbacks.have_failed();
-        !is_ended && self.iteration < end
+        self.stopped.is_none() && !self.must_end() && self.iteration < end
+    }
+
+    /// Says whether a request or a failed callback ends the call. With several processes, a callback that fails is a request, since only
+    /// the first process has callbacks.
+    fn must_end(&self) -> bool {
+        self.requested.is_some() || self.callbacks.have_failed() && !self.processes.are_several()
     }
 
     /// Reports once what makes training slow on this machine.
@@ -340,11 +314,11 @@ impl<M: Model> Trainer<M> {
     /// Reports an event and takes the answer.
     fn ask(&mut self, event: &Event, report: Report) {
         let request = self.tell(event, report);
-        self.requested = self.requested.take().or(request);
+        self.note_request(request);
     }
 
-    /// Evaluates the model as it is now, on the last training batch and on the held-out sets.
-    fn observe(&self, batch: M::Batch) -> Result<Observation> {
+    /// Evaluates the model as it is now, on the last part of the training batch, which the last process has, and on the held-out sets.
+    fn observe(&self, batch: Option<M::Batch>) -> Result<Observation> {
         let mut observation = Observation::of(self.iteration, [(TRAIN_LOSS, self.losses.mean())]);
         let mut add = |set: &str, scores: Scores| {
             for (name, score) in scores.scores {
@@ -353,10 +327,10 @@ impl<M: Model> Trainer<M> {
             }
             scores.correct
         };
-        add("train", self.evaluate_batches(&mut std::iter::once(Ok(batch)))?);
+        add("train", self.evaluate_last_part(batch)?);
         let mut correct = None;
         for (name, set) in &self.held_out {
-            let found = add(name, self.evaluate_set(&**set)?);
+            let found = add(name, self.evaluate_set(&**set, &self.processes)?);
             if name == VALIDATION {
                 correct = found;
             }
@@ -376,25 +350,13 @@ impl<M: Model> Trainer<M> {
         }
     }
 
-    /// Evaluates the model as it is now on a data set, such as a test set.
+    /// Evaluates the model as it is now on a data set, such as a test set. Each process that calls it evaluates the whole set.
     ///
     /// # Errors
     ///
     /// Any error of the data set or of the model.
     pub fn evaluate(&self, data: &impl data::Data<Batch = M::Batch>) -> Result<Scores> {
-        self.evaluate_set(data)
-    }
-
-    fn evaluate_set(&self, data: &dyn data::Data<Batch = M::Batch>) -> Result<Scores> {
-        let size = self.model.evaluation_batch_size().max(1);
-        let indices = |begin: usize| (begin..data.len().min(begin + size)).collect::<Vec<_>>();
-        self.evaluate_batches(&mut (0..data.len()).step_by(size).map(|begin| data.batch(&indices(begin), 0)))
-    }
-
-    fn evaluate_batches(&self, batches: BatchIter<M::Batch>) -> Result<Scores> {
-        let _no_grad = tch::no_grad_guard();
-        let mut seeds = stream(self.batches.seed(), Purpose::Evaluation, self.iteration);
-        self.seeded(&mut seeds, || self.model.evaluate(batches))
+        self.evaluate_set(data, &Processes::one())
     }
 
     /// Does some work of the model, with libtorch's generators seeded if it needs them.
@@ -416,6 +378,11 @@ impl<M: Model> Trainer<M> {
     /// Returns the model and drops the trainer.
     pub fn into_model(self) -> M {
         self.model
+    }
+
+    /// Returns the processes that train together.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// Returns the number of iterations made, including those before a resume.

@@ -96,6 +96,14 @@ pub trait Model {
     /// Any error of a batch or of the model.
     fn evaluate(&self, batches: BatchIter<Self::Batch>) -> Result<Scores>;
 
+    /// Returns how the model is evaluated batch by batch, usually itself: then several processes divide the work. Default: nothing, and
+    /// each process evaluates all data sets itself.
+    ///
+    /// If there is a way, the trainer takes it instead of [`evaluate`](Self::evaluate), with one process too.
+    fn by_batch(&self) -> Option<&dyn EvaluateByBatch<Batch = Self::Batch>> {
+        None
+    }
+
     /// Returns the score that decides which evaluation is the best, unless the stopping rule names another. Default:
     /// `validation_loss`, where lower is better.
     fn metric(&self) -> Metric {
@@ -134,6 +142,50 @@ pub trait Model {
     fn is_emulated(&self) -> bool {
         false
     }
+}
+
+/// Evaluates a model one batch at a time, so that several [processes](crate::processes) can divide a data set: see [`Model::by_batch`].
+///
+/// ```
+/// use earlystop::Result;
+/// use earlystop::trainer::{EvaluateByBatch, Scores};
+/// use tch::{Tensor, nn, nn::Module};
+///
+/// struct Regression {
+///     layer: nn::Linear,
+/// }
+///
+/// impl EvaluateByBatch for Regression {
+///     type Batch = [Tensor; 2];
+///
+///     fn evaluate_batch(&self, [x, y]: &[Tensor; 2]) -> Result<Vec<f64>> {
+///         let squares = self.layer.forward(x).f_mse_loss(y, tch::Reduction::Sum)?.double_value(&[]);
+///         Ok(vec![squares, y.numel() as f64])
+///     }
+///
+///     fn combine(&self, batches: &[Vec<f64>]) -> Result<Scores> {
+///         let sum = |column: usize| batches.iter().map(|numbers| numbers[column]).sum::<f64>();
+///         Ok(Scores::from([("rmse", (sum(0) / sum(1)).sqrt())]))
+///     }
+/// }
+/// ```
+pub trait EvaluateByBatch {
+    /// The batches of the model.
+    type Batch;
+
+    /// Evaluates one batch, in evaluation mode, and returns any numbers. No gradients are recorded meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the model.
+    fn evaluate_batch(&self, batch: &Self::Batch) -> Result<Vec<f64>>;
+
+    /// Computes the scores of a data set from the numbers of all its batches, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the model.
+    fn combine(&self, batches: &[Vec<f64>]) -> Result<Scores>;
 }
 
 /// The batches of a data set, one after the other.

@@ -109,6 +109,10 @@ impl<M: Model> Trainer<M> {
     /// As [`Trainer::resume`]; with new settings [`Error::Mismatch`] if the network's variables differ. Nothing is changed
     /// then.
     pub fn resume_from(&mut self, resume: Resume, mut on_event: impl FnMut(&Event)) -> Result<bool> {
+        self.compare_processes()?;
+        if !self.processes.is_first() {
+            return self.share_resumed(Ok(false));
+        }
         let resumed = if resume.names_a_file() {
             self.try_to_resume(&resume, true, &mut on_event)
         } else {
@@ -117,7 +121,7 @@ impl<M: Model> Trainer<M> {
         let first_line =
             |error: &Error| error.to_string().lines().next().map(|line| line.trim_end_matches(':').to_owned());
         self.commits.resume_error = resumed.as_ref().err().and_then(first_line);
-        resumed
+        self.share_resumed(resumed)
     }
 
     fn try_to_resume(&mut self, resume: &Resume, is_last_try: bool, on_event: &mut impl FnMut(&Event)) -> Result<bool> {

@@ -249,34 +249,53 @@ fn adopt<T: Clone>(checkpoint: &mut Option<T>, now: &Option<T>, report: impl FnO
     }
 }
 
+/// Lists where the values of another process differ from those of the first one: `batch_size: 64 in process 0, 32 in process 2`.
+pub(super) fn difference_of_processes(first: &Value, process: usize, other: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let places = ["in process 0", &format!("in process {process}")];
+    // The parts of the state have names that say more than where they lie.
+    let parts = |value: &Value| {
+        let mut parts = Map::new();
+        for (name, part) in value.as_object().cloned().unwrap_or_default() {
+            match part {
+                Value::Object(part) => parts.extend(part),
+                part => drop(parts.insert(name, part)),
+            }
+        }
+        Value::Object(parts)
+    };
+    compare_values("", &parts(first), &parts(other), places, &mut found);
+    found
+}
+
 /// Lists where two values differ, by the names of their fields: `batch_size: 64 in the checkpoint, 32 now`.
 fn compare<T: Serialize>(path: &str, checkpoint: &T, now: &T, found: &mut Vec<String>) {
     if let (Ok(checkpoint), Ok(now)) = (serde_json::to_value(checkpoint), serde_json::to_value(now)) {
-        compare_values(path, &checkpoint, &now, found);
+        compare_values(path, &checkpoint, &now, ["in the checkpoint", "now"], found);
     }
 }
 
-fn compare_values(path: &str, checkpoint: &Value, now: &Value, found: &mut Vec<String>) {
-    match (checkpoint, now) {
+fn compare_values(path: &str, a: &Value, b: &Value, places: [&str; 2], found: &mut Vec<String>) {
+    match (a, b) {
         // Another kind of model has other settings.
         (Value::Object(a), Value::Object(b)) if path.is_empty() => {
             for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
                 let value = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or_default();
-                compare_values(key, &value(a), &value(b), found);
+                compare_values(key, &value(a), &value(b), places, found);
             }
         }
         (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
             for (key, value) in a {
-                compare_values(&format!("{path}.{key}"), value, &b[key], found);
+                compare_values(&format!("{path}.{key}"), value, &b[key], places, found);
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             for (index, (a, b)) in a.iter().zip(b).enumerate() {
-                compare_values(&format!("{path}[{index}]"), a, b, found);
+                compare_values(&format!("{path}[{index}]"), a, b, places, found);
             }
         }
-        _ if checkpoint == now => {}
-        _ => found.push(format!("{path}: {} in the checkpoint, {} now", shown(checkpoint), shown(now))),
+        _ if a == b => {}
+        _ => found.push(format!("{path}: {} {}, {} {}", shown(a), places[0], shown(b), places[1])),
     }
 }
 
