@@ -4,16 +4,16 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::NamedTensor;
 use super::checksum::hex;
 use super::files::{Files, write_all_at};
-use super::threads::run_on_threads;
+use super::threads::{FirstError, run_on_threads};
+use crate::Result;
 use crate::error::io_error;
-use crate::{Error, Result};
 
 /// A file that is being written.
 pub(super) struct Output<'a> {
@@ -75,13 +75,13 @@ impl Output<'_> {
         // The jobs have the only senders left: when the last one is done, nothing more is passed on.
         drop(others);
         let jobs = Mutex::new(Jobs { waiting, sums, buffers: Vec::new() });
-        let failure = OnceLock::new();
-
-        let work = || {
-            loop {
-                let job = lock(&jobs).waiting.pop();
-                let Some(job) = job else { break };
-                let sum = self.write_tensor(&job, &jobs, &failure)?;
+        let next = || lock(&jobs).waiting.pop();
+        run_on_threads(end - start, usize::MAX, |failed| {
+            while let Some(job) = next() {
+                if failed.is_set() {
+                    return Ok(());
+                }
+                let sum = self.write_tensor(&job, &jobs, failed)?;
                 lock(&jobs).sums[job.number] = sum;
             }
             loop {
@@ -90,24 +90,17 @@ impl Output<'_> {
                 self.write_block(&buffer, at)?;
                 lock(&jobs).buffers.push(buffer);
             }
-        };
-        run_on_threads(end - start, usize::MAX, || {
-            if let Err(error) = work() {
-                let _ = failure.set(error); // the first one counts
-                lock(&jobs).waiting.clear();
-            }
-            Ok(())
         })?;
-        failure.into_inner().map_or(Ok(jobs.into_inner().unwrap_or_else(PoisonError::into_inner).sums), Err)
+        Ok(jobs.into_inner().unwrap_or_else(PoisonError::into_inner).sums)
     }
 
     /// Writes a tensor and returns its checksum.
-    fn write_tensor(&self, job: &Job<'_>, jobs: &Mutex<Jobs<'_>>, failure: &OnceLock<Error>) -> Result<String> {
+    fn write_tensor(&self, job: &Job<'_>, jobs: &Mutex<Jobs<'_>>, failed: &FirstError) -> Result<String> {
         let (mut sum, mut at) = (Sha256::new(), job.at);
         let mut buffer = Vec::new();
         job.tensor.for_each_block(&mut |block| {
-            if failure.get().is_some() {
-                // Ends this thread's work. That error is the one that is returned.
+            if failed.is_set() {
+                // Ends this thread's work. It is not the first error, which is the one that is returned.
                 return Err(io_error(self.path, "write its temporary file")(ErrorKind::Interrupted.into()));
             }
             block.copy_to(&mut buffer)?;
@@ -154,6 +147,7 @@ mod tests {
     use super::super::files::Disk;
     use super::super::{Checkpoint, Metadata, Saver, Values};
     use super::*;
+    use crate::Error;
 
     /// Tensors that several threads write, the first much larger than the others, and one without a value.
     fn contents() -> Vec<Vec<u8>> {

@@ -87,7 +87,7 @@ impl Checkpoint {
         let Opened { files, tensors, .. } = &self.opened;
         let next = AtomicUsize::new(0);
         let findings = Mutex::new(Vec::new());
-        run_on_threads(self.data_bytes, tensors.len(), || {
+        run_on_threads(self.data_bytes, tensors.len(), |_| {
             let mut buffer = vec![0; VERIFY_BYTES.min(self.data_bytes as usize)];
             while let Some((index, (file, tensor))) = {
                 let index = next.fetch_add(1, Ordering::Relaxed);

@@ -252,9 +252,11 @@ fn copy_all(checkpoint: &Checkpoint, tensors: Vec<NamedTensor>) -> Result<()> {
     });
     let jobs = Mutex::new(jobs.collect::<Result<Vec<_>>>()?.into_iter());
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-    run_on_threads(checkpoint.data_bytes(), count, || {
+    run_on_threads(checkpoint.data_bytes(), count, |failed| {
         let mut buffer = Vec::new();
-        while let Some(CopyJob { live, file, dtype, start }) = next() {
+        while !failed.is_set()
+            && let Some(CopyJob { live, file, dtype, start }) = next()
+        {
             let mut read = |bytes: &mut [u8], from: u64| checkpoint.read_data(file, bytes, start + from);
             live.overwrite(dtype, &mut buffer, &mut read)?;
         }

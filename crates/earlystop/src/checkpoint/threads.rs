@@ -1,24 +1,34 @@
 //! Distributes work over threads.
 
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::thread;
 
-use crate::Result;
+use crate::{Error, Result};
+
+/// The first error of several threads, by which the others know that they may stop.
+#[derive(Default)]
+pub(super) struct FirstError(OnceLock<Error>);
+
+impl FirstError {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
 
 /// Runs `work` on up to `jobs` threads, the current one among them, and returns the first error.
 ///
 /// `work` takes jobs from a list that the threads share. If there are few bytes to handle, one thread is faster.
-pub(super) fn run_on_threads(bytes: u64, jobs: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+pub(super) fn run_on_threads(bytes: u64, jobs: usize, work: impl Fn(&FirstError) -> Result<()> + Sync) -> Result<()> {
     const MAX_THREADS: usize = 4;
     const MIN_BYTES: u64 = 8 << 20;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(jobs);
+    let first_error = FirstError::default();
     if bytes < MIN_BYTES || threads <= 1 {
-        return work();
+        return work(&first_error);
     }
-    let first_error = Mutex::new(None);
     let work = || {
-        if let Err(error) = work() {
-            first_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+        if let Err(error) = work(&first_error) {
+            let _ = first_error.0.set(error);
         }
     };
     thread::scope(|scope| {
@@ -30,5 +40,5 @@ pub(super) fn run_on_threads(bytes: u64, jobs: usize, work: impl Fn() -> Result<
             other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    first_error.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+    first_error.0.into_inner().map_or(Ok(()), Err)
 }

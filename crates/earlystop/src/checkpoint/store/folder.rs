@@ -312,7 +312,7 @@ fn scan(folder: &Path) -> Result<(Vec<Saved>, Vec<Skipped>)> {
     let count = files.len();
     let (files, found) = (Mutex::new(files.into_iter()), Mutex::new((Vec::new(), Vec::new())));
     let next = || files.lock().unwrap_or_else(PoisonError::into_inner).next();
-    run_on_threads(count as u64 * HEADER_BYTES, count, || {
+    run_on_threads(count as u64 * HEADER_BYTES, count, |_| {
         while let Some((path, step)) = next() {
             let read = read_saved(path, step);
             let (saved, skipped) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
