@@ -11,16 +11,14 @@ use tch::{Device, Kind, TchError, Tensor};
 ///
 /// # Safety
 ///
-/// Tensors share memory: views, shallow clones, and the variables with their one buffer. As long as the slice exists, nothing
-/// may write to its memory, neither through another such tensor nor on another thread.
+/// As [`raw_bytes`].
 pub(crate) unsafe fn values(tensor: &Tensor) -> &[f32] {
-    let (pointer, count) = memory(tensor);
-    if count == 0 {
-        return &[]; // libtorch's pointer is null
+    assert!(tensor.kind() == Kind::Float);
+    // SAFETY: the caller ensures what `raw_bytes` asks for.
+    match unsafe { raw_bytes(tensor) } {
+        [] => &[],
+        bytes => bytemuck::cast_slice(bytes),
     }
-    // SAFETY: `memory` returns `count` aligned, initialized floats, which the borrowed tensor keeps alive. The caller ensures
-    // that nothing writes to them.
-    unsafe { std::slice::from_raw_parts(pointer, count) }
 }
 
 /// Borrows the values of a contiguous `f32` tensor on the CPU for writing, and counts this as a change: libtorch refuses to
@@ -32,16 +30,14 @@ pub(crate) unsafe fn values(tensor: &Tensor) -> &[f32] {
 ///
 /// # Safety
 ///
-/// As long as the slice exists, nothing else may read or write its memory, neither through another tensor that shares it (see
-/// [`values`]) nor on another thread.
+/// As [`raw_bytes_mut`].
 pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
-    count_change(tensor);
-    let (pointer, count) = memory(tensor);
-    if count == 0 {
-        return &mut []; // libtorch's pointer is null
+    assert!(tensor.kind() == Kind::Float);
+    // SAFETY: the caller ensures what `raw_bytes_mut` asks for.
+    match unsafe { raw_bytes_mut(tensor) } {
+        [] => &mut [],
+        bytes => bytemuck::cast_slice_mut(bytes),
     }
-    // SAFETY: as in `values`; the caller ensures that nothing else uses the memory.
-    unsafe { std::slice::from_raw_parts_mut(pointer, count) }
 }
 
 /// Borrows the bytes of a contiguous tensor of any kind on the CPU.
@@ -52,13 +48,14 @@ pub(crate) unsafe fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
 ///
 /// # Safety
 ///
-/// As [`values`].
+/// Tensors share memory: views, shallow clones, and the variables with their one buffer. As long as the slice exists, nothing
+/// may write to its memory, neither through another such tensor nor on another thread.
 pub(crate) unsafe fn raw_bytes(tensor: &Tensor) -> &[u8] {
-    let (pointer, count) = raw_memory(tensor);
+    let (pointer, count) = memory(tensor);
     if count == 0 {
         return &[]; // libtorch's pointer is null
     }
-    // SAFETY: `raw_memory` returns `count` bytes, which the borrowed tensor keeps alive. The caller ensures that nothing writes to
+    // SAFETY: `memory` returns `count` bytes, which the borrowed tensor keeps alive. The caller ensures that nothing writes to
     // them.
     unsafe { std::slice::from_raw_parts(pointer, count) }
 }
@@ -72,10 +69,11 @@ pub(crate) unsafe fn raw_bytes(tensor: &Tensor) -> &[u8] {
 ///
 /// # Safety
 ///
-/// As [`values_mut`].
+/// As long as the slice exists, nothing else may read or write its memory, neither through another tensor that shares it (see
+/// [`raw_bytes`]) nor on another thread.
 pub(crate) unsafe fn raw_bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
     count_change(tensor);
-    let (pointer, count) = raw_memory(tensor);
+    let (pointer, count) = memory(tensor);
     if count == 0 {
         return &mut []; // libtorch's pointer is null
     }
@@ -116,16 +114,8 @@ pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, TchError> {
     Ok(least.f_double_value(&[])?.is_finite() && greatest.f_double_value(&[])?.is_finite())
 }
 
-/// Returns where a tensor's values begin, and how many they are. Of none, the pointer is null.
-fn memory(tensor: &Tensor) -> (*mut f32, usize) {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
-    let pointer = tensor.data_ptr().cast::<f32>();
-    assert!(pointer.is_aligned());
-    (pointer, tensor.numel())
-}
-
 /// Returns where a tensor's bytes begin, and how many they are. Of none, the pointer is null.
-fn raw_memory(tensor: &Tensor) -> (*mut u8, usize) {
+fn memory(tensor: &Tensor) -> (*mut u8, usize) {
     assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu);
     (tensor.data_ptr().cast::<u8>(), tensor.numel() * tensor.kind().elt_size_in_bytes())
 }
