@@ -28,14 +28,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     // The project's own settings: someone's for other notebooks could move the build folder, or print.
     let config = kernel.join("config");
     let mut evcxr = Command::new(kernel.join("bin").join(PROGRAM));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
-        evcxr.env_remove(name);
-    }
+    set_for_compiling(&mut evcxr);
     evcxr.envs(thread_settings(|name| std::env::var_os(name).is_some()));
-    // evcxr sets RUSTFLAGS, which these would replace.
-    evcxr.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    // As the folder's profile says: another value would have the crate compiled anew, for a minute.
-    evcxr.env("CARGO_INCREMENTAL", "1");
     let error = evcxr
         .arg("--control_file")
         .arg(connection_file)
@@ -47,6 +41,17 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
 }
 
+/// Sets the environment in which notebooks' dependencies are compiled, by a kernel or for it: what differs is compiled anew.
+pub(crate) fn set_for_compiling(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
+        command.env_remove(name);
+    }
+    // evcxr sets RUSTFLAGS, which these would replace.
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // As the folder's profile says: another value would have the crate compiled anew, for a minute.
+    command.env("CARGO_INCREMENTAL", "1");
+}
+
 /// Keeps libtorch's threads from spinning for long while they wait for work, unless the caller has chosen how they wait.
 /// Not in the kernelspec, whose variables win over the caller's.
 fn thread_settings(is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
@@ -56,7 +61,7 @@ fn thread_settings(is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'sta
 
 /// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
 /// Jupyter would compile anew what one started by `cargo xtask` has compiled.
-pub(crate) fn is_set_by_cargo_run(name: &str) -> bool {
+fn is_set_by_cargo_run(name: &str) -> bool {
     const PREFIXES: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
     name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

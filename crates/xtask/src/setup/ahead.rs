@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::warm_up;
 use crate::command::{self, Running};
-use crate::kernel::is_set_by_cargo_run;
+use crate::kernel::set_for_compiling;
 use crate::kernel::slots::{Builds, Slot};
 use crate::progress::Step;
 use crate::workspace::Workspace;
@@ -39,12 +39,10 @@ pub(super) fn start(workspace: &Workspace) -> Option<Ahead> {
 
     let mut cargo = command::cargo(workspace);
     cargo.args(["build", "--target", host]).current_dir(&ctx);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
-        cargo.env_remove(name);
-    }
-    // evcxr's settings, and those with which its process is started.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTC_WRAPPER");
-    cargo.envs([("CARGO_TARGET_DIR", "target"), ("CARGO_BUILD_BUILD_DIR", "target"), ("CARGO_INCREMENTAL", "1")]);
+    set_for_compiling(&mut cargo);
+    // evcxr's own settings.
+    cargo.env_remove("RUSTC_WRAPPER");
+    cargo.envs([("CARGO_TARGET_DIR", "target"), ("CARGO_BUILD_BUILD_DIR", "target")]);
     let is_there = |program: &str| command::ask(Command::new(program).arg("--version")).is_some();
     let uses_lld = !is_there("mold") && is_there("lld");
     cargo.env("RUSTFLAGS", if uses_lld { "-Cprefer-dynamic -Clink-arg=-fuse-ld=lld" } else { "-Cprefer-dynamic" });
