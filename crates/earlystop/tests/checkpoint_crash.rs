@@ -2,6 +2,9 @@
 #![cfg(feature = "torch")]
 #![cfg(unix)]
 
+#[path = "common/long.rs"]
+mod long;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,6 +16,8 @@ use earlystop::Error;
 use earlystop::checkpoint::{Keep, Metadata, NamedTensor, Saver, Store};
 use rand::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
+
+use long::is_long;
 
 /// Tells the test program, started again as a child, where to save.
 const FOLDER: &str = "CHECKPOINT_CRASH_FOLDER";
@@ -30,10 +35,6 @@ fn state(elements: i64, value: f64) -> Vec<NamedTensor<'static>> {
 fn quarters(value: f64) -> Vec<NamedTensor<'static>> {
     let tensor = |name| NamedTensor::new(name, Tensor::full([QUARTER as i64 / 4], value, (Kind::Float, Device::Cpu)));
     ["a", "b", "c", "d"].map(tensor).into()
-}
-
-fn is_long() -> bool {
-    std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
 }
 
 /// The child of the kill test: saves on and on, and reports each step when it is saved.
@@ -122,7 +123,7 @@ fn kill_stores(limit: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = rand::rngs::StdRng::from_entropy();
     let mut leftovers = 0;
-    for kill in 0..if is_long() { 100 } else { 20 } {
+    for kill in 0..if is_long() { 50 } else { 20 } {
         let (mut child, mut output) = start_child(dir.path(), limit);
         let first = last_report(&mut output, false).expect("the child saves");
         if kill == 0 {
@@ -163,7 +164,7 @@ fn no_kill_at_any_instant_mixes_the_files_of_two_saves_to_a_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("best.safetensors");
     let mut random = rand::rngs::StdRng::from_entropy();
-    for kill in 0..if is_long() { 100 } else { 20 } {
+    for kill in 0..if is_long() { 50 } else { 20 } {
         let first = (10_000 * kill + kill % 6).to_string();
         let variables = [("CHECKPOINT_CRASH_PATH", path.as_os_str()), ("CHECKPOINT_CRASH_FIRST", first.as_ref())];
         let (mut child, mut output) = start("child_that_saves_to_one_path", &variables);

@@ -1,6 +1,9 @@
 //! Damaged and hostile files: every one is refused with the name of the part that is wrong, and none costs memory.
 #![cfg(feature = "torch")]
 
+#[path = "common/long.rs"]
+mod long;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -13,6 +16,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use sha2::{Digest, Sha256};
 use tch::Tensor;
+
+use long::is_long;
 
 /// A file to spoil, in a folder of its own.
 struct Scratch {
@@ -338,7 +343,7 @@ fn fix_length(bytes: &mut [u8], data: usize) {
 static SMALL: LazyLock<Vec<u8>> = LazyLock::new(|| Scratch::new().small());
 
 fn cases() -> u32 {
-    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1") { 200_000 } else { 3_000 }
+    if is_long() { 200_000 } else { 3_000 }
 }
 
 proptest! {

@@ -1,6 +1,9 @@
 //! States in several files: the layout, damage anywhere in it, replacing and cleaning up, and files of other programs.
 #![cfg(feature = "torch")]
 
+#[path = "common/long.rs"]
+mod long;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,8 @@ use earlystop::Error;
 use earlystop::checkpoint::{Checkpoint, CheckpointPart, Keep, Metadata, NamedTensor, Saver, Store, latest_checkpoint};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
+
+use long::is_long;
 
 /// Three tensors of 8 bytes: with a limit of 8, each has a file of its own.
 fn state(value: f32) -> Vec<NamedTensor<'static>> {
@@ -142,10 +147,6 @@ fn each_layout_replaces_the_other_and_nothing_is_left() {
             assert_eq!(names_in(dir.path()).len(), files, "{:?}", names_in(dir.path()));
         }
     }
-}
-
-fn is_long() -> bool {
-    std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
 }
 
 fn error_of(path: &Path) -> (PathBuf, CheckpointPart) {

@@ -3,6 +3,8 @@
 
 #[allow(dead_code)] // it also compares trainers
 mod common;
+#[path = "common/long.rs"]
+mod long;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,6 +22,7 @@ use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use common::builder;
+use long::is_long;
 
 /// Tells the child where to save, and to which iteration to train.
 const FOLDER: &str = "EARLYSTOP_MPI_FOLDER";
@@ -30,10 +33,6 @@ const FAULT: &str = "EARLYSTOP_MPI_FAULT";
 const LIMIT: Duration = Duration::from_secs(30);
 /// More iterations than any child makes.
 const FAR: u64 = 10_000_000;
-
-fn is_long() -> bool {
-    env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
-}
 
 /// A run in four parts, with dropout and epochs that end within a batch.
 fn four_parts() -> TrainerBuilder {

@@ -4,6 +4,8 @@
 mod common;
 #[path = "object_store/kill.rs"]
 mod kill;
+#[path = "common/long.rs"]
+mod long;
 #[cfg(feature = "torch")]
 #[path = "common/mod.rs"]
 mod network;
@@ -30,10 +32,7 @@ use earlystop::checkpoint::{Checkpoint, Keep, Metadata, NamedTensor, Saver, Stor
 use proptest::prelude::*;
 
 use common::{keys, manifest, named_keys, save, state, url};
-
-fn is_long() -> bool {
-    std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
-}
+use long::is_long;
 
 #[test]
 fn a_fresh_store_finds_what_another_saved() {

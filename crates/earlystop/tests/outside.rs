@@ -2,11 +2,16 @@
 //! library with its default features.
 #![cfg(all(feature = "torch", target_os = "linux"))]
 
+#[path = "common/long.rs"]
+mod long;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use long::is_long;
 
 /// The project `digits`.
 struct Project {
@@ -18,11 +23,12 @@ impl Project {
         let project = Self { folder: tempfile::tempdir().unwrap() };
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         let clone = package.join("../..").canonicalize().unwrap();
+        // With the feature of the tests, not `--release`, and with the clone's settings: so what was compiled for the tests is used.
         let manifest = format!(
-            "[package]\nname = \"digits\"\nedition = \"2024\"\n[dependencies]\nearlystop = {{ path = {:?} }}\ntch = \"=0.26.0\"\n",
+            "[package]\nname = \"digits\"\nedition = \"2024\"\n[dependencies]\n\
+             earlystop = {{ path = {:?}, features = [\"logging\"] }}\ntch = \"=0.26.0\"\n",
             package.to_str().unwrap()
         );
-        // Not `--release`, and with the clone's settings: so the dependencies that were compiled for the tests are used.
         let (_, profiles) =
             include_str!("../../../Cargo.toml").split_once("\n[profile").expect("the clone has profiles");
         project.write("Cargo.toml", &format!("{manifest}[profile{profiles}"));
@@ -104,7 +110,7 @@ impl Project {
 
 #[test]
 fn the_readmes_steps_and_the_examples_work_outside_the_clone() {
-    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_none() {
+    if !is_long() {
         return;
     }
     let project = Project::new();

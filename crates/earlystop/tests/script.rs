@@ -125,12 +125,4 @@ fn killed_and_started_again_the_script_goes_on() {
     // What was printed may not have been the last that was committed.
     assert!(resumed.ends_with("after iteration 200") || resumed.ends_with("after iteration 300"), "{resumed}");
     script.wait_for("Iter:    400");
-
-    if std::env::var_os("EARLYSTOP_LONG_TESTS").is_some() {
-        script.wait_for("No improvement found in a while, stopping optimization.");
-        let accuracy = script.wait_for("Test accuracy: ");
-        let percent: f64 = accuracy["Test accuracy: ".len()..].trim_end_matches('%').parse().unwrap();
-        // Where the rule stops is luck in part: with this seed early, for 98.2%.
-        assert!(percent >= 98.0, "{accuracy}");
-    }
 }

@@ -2,6 +2,8 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "common/long.rs"]
+mod long;
 
 use std::ops::ControlFlow;
 
@@ -10,6 +12,7 @@ use earlystop::trainer::{Event, verify_resume};
 use earlystop::{Trainer, stop};
 
 use common::{bits, builder, history};
+use long::is_long;
 
 #[test]
 fn a_callback_stops_a_run_that_can_be_continued() {
@@ -171,7 +174,7 @@ mod processes {
     fn signals_at_random_instants_change_no_bit_of_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let mut random = rand::rngs::StdRng::from_entropy();
-        let rounds = if std::env::var_os("EARLYSTOP_LONG_TESTS").is_some() { 100 } else { 8 };
+        let rounds = if is_long() { 50 } else { 8 };
         let mut iterations = Vec::new();
         for round in 0..rounds {
             let (signal, name) = [(libc::SIGINT, "SIGINT"), (libc::SIGTERM, "SIGTERM")][round % 2];

@@ -1,10 +1,4 @@
 //! Models, data and scores of one's own in a trainer.
-#![cfg(feature = "torch")]
-
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/threads.rs"]
-mod threads;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +13,8 @@ use earlystop::{Error, Loss, Optimizer, Result, Trainer};
 use tch::nn::ModuleT;
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
-use process::passes;
-use threads::with_threads;
+use crate::process::passes;
+use crate::threads::with_threads;
 
 /// Tells the test program, started again as a child, to disturb libtorch's generators.
 const DISTURB: &str = "TRAINER_MODEL_DISTURB";
@@ -146,7 +140,7 @@ fn random_numbers_are_functions_of_the_seed_and_the_iteration() {
     // libtorch's generators belong to all tests of a program, so the one that disturbs them runs in a child.
     if std::env::var_os(DISTURB).is_none() {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "random_numbers_are_functions_of_the_seed_and_the_iteration"]);
+        child.args(["--exact", "model::random_numbers_are_functions_of_the_seed_and_the_iteration"]);
         return passes(child.env(DISTURB, "1"));
     }
     let straight = bits(&trained(builder(), 30));
@@ -206,7 +200,7 @@ fn spinning_threads_are_reported_unless_the_environment_forbids_them() {
     }
     let expect = |count: usize, variables: &[(&str, &str)]| {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "spinning_threads_are_reported_unless_the_environment_forbids_them"]);
+        child.args(["--exact", "model::spinning_threads_are_reported_unless_the_environment_forbids_them"]);
         child.env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").env_remove("OMP_NUM_THREADS");
         passes(child.envs(variables.iter().copied()).env(SPINNING, count.to_string()));
     };

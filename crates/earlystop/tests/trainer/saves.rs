@@ -1,10 +1,4 @@
 //! Saves that fail, the best variables in memory, and what is restored from where.
-#![cfg(feature = "torch")]
-
-mod common;
-#[cfg(unix)]
-#[path = "common/process.rs"]
-mod process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +8,7 @@ use earlystop::early_stopping::Rule;
 use earlystop::trainer::{Event, TrainerBuilder};
 use earlystop::{Error, Trainer};
 
-use common::{bits, builder, history};
+use crate::common::{bits, builder, history};
 
 fn run() -> TrainerBuilder {
     builder().stop_when(Rule::never())
@@ -108,7 +102,7 @@ mod without_sync {
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o333)).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "without_sync::child_that_trains_without_sync", "--test-threads=1"]);
+        child.args(["--exact", "saves::without_sync::child_that_trains_without_sync", "--test-threads=1"]);
         passes(child.env(FOLDER, &folder));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(folder.join("run").is_dir());
@@ -317,7 +311,7 @@ mod full_disk {
     fn costs_nothing(in_background: bool) {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "full_disk::child_on_a_full_disk", "--test-threads=1"]);
+        child.args(["--exact", "saves::full_disk::child_on_a_full_disk", "--test-threads=1"]);
         if in_background {
             child.env(BACKGROUND, "1");
         }

@@ -1,7 +1,4 @@
 //! The packaged loop: the same bits as the tutorial's loop written out, and the same bits after a break.
-#![cfg(feature = "torch")]
-
-mod common;
 
 use earlystop::checkpoint::Savable;
 use earlystop::early_stopping::{Patience, Rule, StopKind};
@@ -11,7 +8,7 @@ use earlystop::trainer::{Event, TrainerBuilder, verify_resume};
 use earlystop::{Batches, EarlyStopping, Error, Examples, Metadata, Network, Optimizer, Result, Saver, Trainer};
 use tch::{Device, Kind, Tensor};
 
-use common::{bits, builder, examples, history, network};
+use crate::common::{bits, builder, examples, history, network};
 
 /// Trains to the end and returns the printed lines, but for the times.
 fn lines(trainer: &mut Trainer, iterations: u64) -> Vec<String> {

@@ -1,12 +1,5 @@
 //! Log files of runs that are interrupted, killed and resumed.
 
-mod common;
-#[cfg(unix)]
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/python.rs"]
-mod python;
-
 use std::cell::Cell;
 use std::fs;
 use std::ops::ControlFlow;
@@ -24,7 +17,7 @@ use serde_json::Value;
 use tch::nn::Module;
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
-use common::{bits, builder, history};
+use crate::common::{bits, builder, history};
 
 /// Tells the test program, started again as a child, where to save and log.
 const FOLDER: &str = "TRAINER_LOGGING_FOLDER";
@@ -308,7 +301,7 @@ fn kills_at_random_instants_leave_the_logs_of_an_uninterrupted_run() {
     let rows = || fs::read_to_string(folder.path().join("log.csv")).map_or(0, |text| text.lines().count());
     for _ in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_logs", "--test-threads=1"])
+            .args(["--exact", "logging::child_that_logs", "--test-threads=1"])
             .env(FOLDER, folder.path())
             .stdout(std::process::Stdio::null())
             .spawn()
@@ -349,7 +342,7 @@ fn tensorboard_shows_the_run_without_what_was_lost() {
 /// Requires that TensorBoard's own reader finds the scores of each evaluation of the run, and no others.
 #[track_caller]
 fn assert_shown(folder: &Path, trainer: &Trainer) {
-    let Some(python) = python::with("tensorboard") else { return };
+    let Some(python) = crate::python::with("tensorboard") else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/logging_tensorboard.py");
     let output = Command::new(python).arg(script).arg(folder.join("tensorboard")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -401,7 +394,7 @@ mod full_disk {
     fn a_full_disk_costs_no_row() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "full_disk::child_on_a_full_disk", "--test-threads=1"]);
+        child.args(["--exact", "logging::full_disk::child_on_a_full_disk", "--test-threads=1"]);
         passes(child.env(FOLDER, folder.path()));
     }
 }

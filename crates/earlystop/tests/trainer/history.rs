@@ -1,12 +1,4 @@
 //! The history beside the checkpoints: what it contains, what a run does without it, and where it branches.
-#![cfg(feature = "torch")]
-
-mod common;
-#[path = "common/folder.rs"]
-mod folder;
-#[cfg(unix)]
-#[path = "common/process.rs"]
-mod process;
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +8,8 @@ use earlystop::early_stopping::{Observation, Rule};
 use earlystop::trainer::{Event, Resume, TrainerBuilder};
 use earlystop::{Error, Trainer};
 
-use common::{bits, builder, history};
-use folder::{latest, notes, run_of};
+use crate::common::{bits, builder, history};
+use crate::folder::{latest, notes, run_of};
 
 fn run() -> TrainerBuilder {
     builder().stop_when(Rule::never())
@@ -271,7 +263,7 @@ mod limits {
     fn no_run_fails_because_its_history_is_too_long_for_one_file() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "limits::child_whose_files_may_not_grow", "--test-threads=1"]);
+        child.args(["--exact", "history::limits::child_whose_files_may_not_grow", "--test-threads=1"]);
         passes(child.env(FOLDER, folder.path()));
         assert!(segments(folder.path()).len() > 1, "{:?}", segments(folder.path()));
         let mut resumed = run().evaluate_every(1).checkpoints(folder.path()).build().unwrap();

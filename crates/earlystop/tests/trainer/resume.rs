@@ -1,12 +1,4 @@
 //! What a resume compares, where it can go back to, and what it needs.
-#![cfg(feature = "torch")]
-
-mod common;
-#[path = "common/folder.rs"]
-mod folder;
-#[cfg(unix)]
-#[path = "common/process.rs"]
-mod process;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -21,8 +13,8 @@ use earlystop::tch::Device;
 use earlystop::trainer::{Event, Resume, TrainerBuilder};
 use earlystop::{Error, Examples, Network, Optimizer, Trainer};
 
-use common::{bits, builder, examples, history, network};
-use folder::{latest, notes, run_of};
+use crate::common::{bits, builder, examples, history, network};
+use crate::folder::{latest, notes, run_of};
 
 fn with_data(train: &Examples, validation: &Examples) -> TrainerBuilder {
     with_rate(3e-3, train, validation)
@@ -497,7 +489,9 @@ mod read_only {
         }
         allow(0o555);
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "read_only::child_that_may_not_write", "--test-threads=1"]).env(FOLDER, folder.path());
+        child
+            .args(["--exact", "resume::read_only::child_that_may_not_write", "--test-threads=1"])
+            .env(FOLDER, folder.path());
         passes(&mut child);
         allow(0o755);
     }

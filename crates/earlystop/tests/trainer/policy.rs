@@ -1,7 +1,4 @@
 //! When a trainer saves, what it keeps, and saving in the background.
-#![cfg(feature = "torch")]
-
-mod common;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -13,7 +10,7 @@ use earlystop::checkpoint::{Keep, Store};
 use earlystop::early_stopping::{Patience, Rule};
 use earlystop::trainer::{Event, SavePolicy, TrainerBuilder};
 
-use common::{bits, builder, history};
+use crate::common::{bits, builder, history};
 
 fn run(policy: SavePolicy, folder: &Path) -> TrainerBuilder {
     builder().stop_when(Rule::never()).save_policy(policy).keep(Keep::all()).checkpoints(folder)

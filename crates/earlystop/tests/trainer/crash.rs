@@ -1,8 +1,4 @@
 //! A training process that is killed again and again ends with the same bits as one that nobody disturbed.
-#![cfg(feature = "torch")]
-#![cfg(unix)]
-
-mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,17 +8,14 @@ use earlystop::checkpoint::Store;
 use earlystop::early_stopping::Rule;
 use rand::{Rng, SeedableRng};
 
-use common::{bits, builder, history};
+use crate::common::{bits, builder, history};
+use crate::long::is_long;
 
 /// Tells the test program, started again as a child, where to save, and to which iteration to train.
 const FOLDER: &str = "TRAINER_CRASH_FOLDER";
 const END: &str = "TRAINER_CRASH_END";
 /// Set if the child is to save in the background.
 const BACKGROUND: &str = "TRAINER_CRASH_BACKGROUND";
-
-fn is_long() -> bool {
-    std::env::var_os("EARLYSTOP_LONG_TESTS").is_some_and(|value| value == "1")
-}
 
 /// The child of the kill test.
 #[test]
@@ -42,7 +35,7 @@ fn start_child(folder: &Path, end: u64, in_background: bool) -> Child {
         command.env(BACKGROUND, "1");
     }
     command
-        .args(["--exact", "child_that_trains_on", "--test-threads=1"])
+        .args(["--exact", "crash::child_that_trains_on", "--test-threads=1"])
         .env(FOLDER, folder)
         .env(END, end.to_string())
         .stdout(Stdio::null())
@@ -66,7 +59,7 @@ fn latest(folder: &Path) -> Option<u64> {
 fn kills_at_random_instants_change_no_bit_of_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = rand::rngs::StdRng::from_entropy();
-    let kills = if is_long() { 200 } else { 20 };
+    let kills = if is_long() { 100 } else { 20 };
     // Far more than the child will reach.
     let (mut before, far) = (None, 1_000_000);
     for _ in 0..kills {

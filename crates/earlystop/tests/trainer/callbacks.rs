@@ -1,7 +1,4 @@
 //! Callbacks watch a run, stop it or fail; and the run continues as if nothing had happened.
-#![cfg(feature = "torch")]
-
-mod common;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -11,7 +8,7 @@ use earlystop::early_stopping::{Rule, StopKind, StopReason};
 use earlystop::trainer::{Callback, Event, Model, Progress, verify_resume};
 use earlystop::{Error, Network, Result, Trainer};
 
-use common::{bits, builder, history};
+use crate::common::{bits, builder, history};
 
 /// Notes what it is called with, and answers each iteration.
 struct Watch<F> {
