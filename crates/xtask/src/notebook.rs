@@ -18,7 +18,9 @@ mod tidy;
 mod twice;
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use lexopt::ValueExt as _;
 
@@ -80,10 +82,19 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 }
 
 /// Executes all notebooks and checks what comes out; then once more with every cell run twice.
+///
+/// All notebooks at once, each from kernels of its own: for most of the time a kernel compiles, which one thread does.
 pub(crate) fn execute_all(workspace: &Workspace, environment: &Environment) -> Result<()> {
     let notebooks = all(workspace)?;
-    execute(workspace, environment, &notebooks, false)?;
-    execute_twice(workspace, environment, &notebooks)
+    let run = |notebook| {
+        execute(workspace, environment, notebook, false)?;
+        execute_twice(workspace, environment, notebook)
+    };
+    thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = notebooks.chunks(1).map(|notebook| scope.spawn(move || run(notebook))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// Executes notebooks with every cell run twice, as people do who change one: no cell may fail the second time.

@@ -9,11 +9,13 @@ use crate::{Result, command, docs, notebook, setup};
 
 /// The features of the everyday tests.
 const FEATURES: &str = "--features=earlystop/logging";
-/// All features but `mpi`, which is tested by itself. The library is not linked with `doc-only`, so no test runs with it.
+/// All features. The library is not linked with `doc-only`, so no test runs with it.
 const ALL_FEATURES: &str =
-    "--features=earlystop/doc-only,earlystop/logging,earlystop/object-store,earlystop-cli/object-store";
+    "--features=earlystop/doc-only,earlystop/logging,earlystop/mpi,earlystop/object-store,earlystop-cli/object-store";
 /// Object storage without libtorch, in the library and in the command.
 const OBJECT_STORAGE: &str = "--features=earlystop/object-store,earlystop-cli/object-store";
+/// For tests that compute little, the library is compiled faster.
+const HARDLY_OPTIMIZED: &str = "--config=profile.dev.package.earlystop.opt-level=1";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     let mut long = setup::is_ci();
@@ -36,8 +38,11 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     setup::ensure_readers(&workspace)?;
     // Each set of features is compiled once, since that takes minutes: the pages have those of clippy.
     let checked = if long { ALL_FEATURES } else { FEATURES };
-    let lints = ["clippy", "--workspace", "--all-targets", checked, "--locked", "--", "--deny=warnings"];
-    cargo(&workspace, "pass clippy", lints, long)?;
+    let mpi = if long { setup::mpi::ensure(&workspace)? } else { Vec::new() };
+    let mut clippy = command::cargo(&workspace);
+    clippy.args(["clippy", "--workspace", "--all-targets", checked, "--locked", "--", "--deny=warnings"]);
+    clippy.envs(mpi.iter().map(|(name, value)| (name, value)));
+    command::run_shown("pass clippy", &mut clippy)?;
     if long {
         docs::library(&workspace)?;
     } else {
@@ -57,36 +62,16 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     }
     // The tests of the packages, among those above, have built both without object storage.
     let packages = ["test", "--package=earlystop", "--package=earlystop-cli"];
-    let without_torch = ["--no-default-features", OBJECT_STORAGE, "--locked"];
+    let without_torch = ["--no-default-features", OBJECT_STORAGE, "--locked", HARDLY_OPTIMIZED];
     let tried = "pass the tests without libtorch, with object storage";
     cargo(&workspace, tried, packages.into_iter().chain(without_torch), long)?;
-    test_mpi(&workspace)?;
+    let mut processes = command::cargo(&workspace);
+    processes.args(["test", "--package=earlystop", "--features=mpi", "--test=mpi", "--locked", HARDLY_OPTIMIZED]);
+    processes.args(["--", "--test-threads=1"]).env("EARLYSTOP_LONG_TESTS", "1");
+    processes.envs(mpi.iter().map(|(name, value)| (name, value)));
+    command::run_shown("pass the tests of several processes", &mut processes)?;
     test_kernel(&workspace, &environment)?;
     notebook::execute_all(&workspace, &environment)
-}
-
-/// Tests the training on several processes, which `mpirun` starts.
-fn test_mpi(workspace: &Workspace) -> Result<()> {
-    let variables = setup::mpi::ensure(workspace)?;
-    for args in [
-        &[
-            "clippy",
-            "--package=earlystop",
-            "--features=mpi",
-            "--lib",
-            "--example=train_mpi",
-            "--test=mpi",
-            "--locked",
-            "--",
-            "--deny=warnings",
-        ][..],
-        &["test", "--package=earlystop", "--features=mpi", "--test=mpi", "--locked", "--", "--test-threads=1"],
-    ] {
-        let mut cargo = command::cargo(workspace);
-        cargo.args(args).env("EARLYSTOP_LONG_TESTS", "1").envs(variables.iter().map(|(name, value)| (name, value)));
-        command::run_shown("pass the tests of several processes", &mut cargo)?;
-    }
-    Ok(())
 }
 
 /// Tests the kernel's parts, and the kernel that is installed with real clients, which have a Python environment of their own.

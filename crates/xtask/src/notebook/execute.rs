@@ -23,12 +23,13 @@ const LAST_LINES: usize = 25;
 /// Names the cells that failed, with the compiler's or the panic's message. What was executed up to there
 /// is in the two files as well.
 pub(super) fn execute(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
-    execute_by(nbconvert(environment, folder, CONFIGURATION)?, environment, notebook, folder)
+    execute_by(nbconvert(environment, notebook, folder, CONFIGURATION)?, environment, notebook, folder)
 }
 
 /// As [`execute`], with every cell run twice in a row, and with short trainings.
 pub(super) fn execute_twice(environment: &Environment, notebook: &Path, folder: &Path) -> Result<PathBuf> {
-    let mut nbconvert = nbconvert(environment, folder, &[CONFIGURATION, twice::CONFIGURATION].concat())?;
+    let configuration = [CONFIGURATION, twice::CONFIGURATION].concat();
+    let mut nbconvert = nbconvert(environment, notebook, folder, &configuration)?;
     nbconvert.env("SHORTER", twice::shorter(notebook)?);
     execute_by(nbconvert, environment, notebook, folder)
 }
@@ -61,9 +62,9 @@ struct Ended {
     last_words: String,
 }
 
-/// nbconvert with a configuration, which is written into `folder`.
-fn nbconvert(environment: &Environment, folder: &Path, configuration: &str) -> Result<Command> {
-    let path = folder.join("nbconvert.py");
+/// nbconvert with a configuration, which is written into `folder`; each notebook has its own, since two may be executed at once.
+fn nbconvert(environment: &Environment, notebook: &Path, folder: &Path, configuration: &str) -> Result<Command> {
+    let path = folder.join(notebook.with_extension("nbconvert.py").file_name().expect("a notebook has a file name"));
     let write = || {
         fs::create_dir_all(folder)?;
         fs::write(&path, configuration)
@@ -87,11 +88,12 @@ fn convert(nbconvert: &mut Command, from: &Path, to: &Path) -> Result<Ended> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(cannot)?;
+    let name = from.file_stem().unwrap_or_default().display();
     let mut said = Vec::new();
     for line in BufReader::new(child.stderr.take().expect("stderr is piped")).lines() {
         let line = line.map_err(cannot)?;
         if is_announcement(&line) {
-            eprintln!("{line}");
+            eprintln!("{name} {line}");
         } else {
             said.push(line);
         }
