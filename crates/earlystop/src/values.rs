@@ -81,6 +81,25 @@ pub(crate) unsafe fn raw_bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(pointer, count) }
 }
 
+/// Copies the values of a tensor into another one of the same shape.
+///
+/// Where both are contiguous in main memory, by one call of the C library, which writes past the caches: for much data that takes
+/// two thirds of the time of libtorch's copy.
+pub(crate) fn copy_values(from: &Tensor, to: &mut Tensor) -> Result<(), TchError> {
+    let is_plain = |tensor: &Tensor| tensor.is_contiguous() && tensor.device() == Device::Cpu;
+    if from.kind() != to.kind() || from.size() != to.size() || !is_plain(from) || !is_plain(to) {
+        return to.f_copy_(from).map(drop);
+    }
+    count_change(to);
+    let ((from, count), (to, _)) = (memory(from), memory(to));
+    if count > 0 {
+        // SAFETY: both pointers are those of `count` bytes, which the tensors keep alive; they may overlap. As with libtorch's
+        // operations, nothing else may use the memory of `to`, or write to that of `from`, on another thread meanwhile.
+        unsafe { std::ptr::copy(from, to, count) };
+    }
+    Ok(())
+}
+
 /// Copies an array into a new tensor.
 ///
 /// Unlike `tch`, it does not fill the tensor with zeros first, for which libtorch would wake all of its threads.
@@ -172,6 +191,27 @@ mod tests {
             assert!(after[0] > before[0] && after[1] > before[1], "{before:?} {after:?}");
             assert_eq!(view.eq(2.0).all().int64_value(&[]), 1);
         }
+    }
+
+    #[test]
+    fn values_are_copied_between_any_two_tensors_of_a_shape() {
+        let values = Tensor::randn([40, 30], (Kind::Float, Device::Cpu));
+        for from in
+            [values.shallow_clone(), values.to_kind(Kind::Double), values.transpose(0, 1).contiguous().transpose(0, 1)]
+        {
+            for kind in [Kind::Float, Kind::Half] {
+                for mut to in
+                    [Tensor::zeros([40, 30], (kind, Device::Cpu)), Tensor::zeros([30, 40], (kind, Device::Cpu)).tr()]
+                {
+                    let version = to.internal_version();
+                    copy_values(&from, &mut to).unwrap();
+                    assert_eq!(to, values.to_kind(kind));
+                    assert!(to.internal_version() > version);
+                }
+            }
+        }
+        copy_values(&zeros(&[0, 3]), &mut zeros(&[0, 3])).unwrap();
+        assert!(copy_values(&zeros(&[2]), &mut zeros(&[3])).is_err());
     }
 
     #[test]

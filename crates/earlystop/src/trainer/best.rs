@@ -8,6 +8,7 @@ use super::vanishing::{is_gone, while_files_go};
 use super::{Model, Trainer};
 use crate::checkpoint::{Checkpoint, NamedTensor, Savable, Saved, Saver, Skipped, Store};
 use crate::error::{Error, Result, torch};
+use crate::values::copy_values;
 
 /// The best variables, where no checkpoint has them.
 #[derive(Debug)]
@@ -235,6 +236,6 @@ fn copy(from: &[NamedTensor], to: &[NamedTensor], purpose: &str) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
     from.iter().zip(to).try_for_each(|(from, to)| {
         let (from, to) = (from.tensor()?, to.tensor()?);
-        to.f_detach().and_then(|mut to| to.f_copy_(&from)).map(drop).map_err(torch(purpose))
+        to.f_detach().and_then(|mut to| copy_values(&from, &mut to)).map_err(torch(purpose))
     })
 }
