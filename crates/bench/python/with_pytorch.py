@@ -1,10 +1,9 @@
 """The tutorial's job in PyTorch, as its Quickstart and its classifier tutorial write it.
 
 `eager` is that and no more. `channels-last` adds what PyTorch's tuning guide advises for a CPU: memory in that order, and the
-fused form of Adam. `bf16` adds autocast to bfloat16. Compiling the model, which it advises too, made it slower here.
+fused form of Adam. Compiling the model, which it advises too, made it slower here.
 """
 
-import contextlib
 import platform
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from protocol import Batches, Data, serve, settings
 
 SETTINGS = settings()
-TUNED, BF16 = {"eager": (False, False), "channels-last": (True, False), "bf16": (True, True)}[SETTINGS.variant]
+TUNED = {"eager": False, "channels-last": True}[SETTINGS.variant]
 LAYOUT = torch.channels_last if TUNED else torch.contiguous_format
 # Of 256 and 1,000 the faster one.
 VALIDATION_BATCH = 256
@@ -42,10 +41,6 @@ class Net(nn.Module):
         return self.fc2(x)
 
 
-def autocast():
-    return torch.autocast("cpu", dtype=torch.bfloat16) if BF16 else contextlib.nullcontext()
-
-
 class Worker:
     def __init__(self):
         data = Data(SETTINGS)
@@ -63,8 +58,7 @@ class Worker:
         for _ in range(iterations):
             batch = self.batches.take()
             X, y = self.train_images[batch].to(memory_format=LAYOUT), self.train_labels[batch]
-            with autocast():
-                loss = self.loss_fn(self.model(X), y)
+            loss = self.loss_fn(self.model(X), y)
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -73,7 +67,7 @@ class Worker:
         self.model.eval()
         correct = 0.0
         images, labels = self.validation_images, self.validation_labels
-        with torch.no_grad(), autocast():
+        with torch.no_grad():
             for X, y in zip(images.split(VALIDATION_BATCH), labels.split(VALIDATION_BATCH)):
                 pred = self.model(X.to(memory_format=LAYOUT))
                 correct += (pred.argmax(1) == y).type(torch.float).sum().item()

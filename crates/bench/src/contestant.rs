@@ -43,7 +43,7 @@ pub(crate) enum Rivals<'a> {
 /// The contestant that the others are measured by.
 pub(crate) const YARDSTICK: &str = "pytorch-eager";
 /// Those of which it is measured how they scale.
-pub(crate) const SCALED: [&str; 2] = ["ours-f32", YARDSTICK];
+pub(crate) const SCALED: [&str; 2] = ["ours", YARDSTICK];
 
 /// Lists the contestants in the order of the table.
 pub(crate) fn contestants(rivals: Rivals) -> Result<Vec<Contestant>> {
@@ -56,14 +56,11 @@ pub(crate) fn contestants(rivals: Rivals) -> Result<Vec<Contestant>> {
         program: ourselves.clone(),
         args: vec!["worker".into(), id.into()],
     };
-    let mut contestants = vec![
-        rust(
-            "ours-f32",
-            "earlystop",
-            "The notebook's loop, after `keep_freed_memory`; `evaluate`; a `Store` that keeps the last two and the best, with fsync.",
-        ),
-        rust("ours-bf16", "earlystop, bf16", "The same network with `.precision(Precision::Bf16)`."),
-    ];
+    let mut contestants = vec![rust(
+        "ours",
+        "earlystop",
+        "The notebook's loop, after `keep_freed_memory`; `evaluate`; a `Store` that keeps the last two and the best, with fsync.",
+    )];
     if !matches!(rivals, Rivals::None) {
         contestants.push(rust(
             "tch",
@@ -95,13 +92,6 @@ pub(crate) fn contestants(rivals: Rivals) -> Result<Vec<Contestant>> {
                 "The same, tuned: channels-last memory and the fused Adam.",
                 "with_pytorch.py",
                 "channels-last",
-            ),
-            script(
-                "pytorch-bf16",
-                "PyTorch, bf16",
-                "Tuned in the same way, with autocast to bfloat16.",
-                "with_pytorch.py",
-                "bf16",
             ),
             script(
                 "keras",

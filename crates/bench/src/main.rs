@@ -1,6 +1,5 @@
 //! The tutorial's job side by side: this library, tch, PyTorch, Keras. `cargo xtask bench` runs it.
 
-mod accuracy;
 mod contestant;
 mod figure;
 mod growth;
@@ -32,7 +31,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const HELP: &str = "\
 Usage: bench [PART...] [--python PYTHON] [--quick] [--rounds N] [--data FOLDER] [--out FOLDER]
 
-The parts are job, scaling, load, precision, long-runs, states and own-models; all of them unless some are named.
+The parts are job, scaling, load, long-runs, states and own-models; all of them unless some are named.
 
     --python PYTHON   measures PyTorch, Keras and safetensors too, by the scripts in crates/bench/python
     --quick           few rounds and iterations of this library alone: a check that all works, no measurement
@@ -46,18 +45,16 @@ enum Part {
     Job,
     Scaling,
     Load,
-    Precision,
     LongRuns,
     States,
     OwnModels,
 }
 
 /// The parts with their names on the command line.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 6] = [
     ("job", Part::Job),
     ("scaling", Part::Scaling),
     ("load", Part::Load),
-    ("precision", Part::Precision),
     ("long-runs", Part::LongRuns),
     ("states", Part::States),
     ("own-models", Part::OwnModels),
@@ -135,10 +132,6 @@ fn measure(options: &Options) -> Result<()> {
             Part::Load => {
                 let rows = load::run(&contestants, &files, quick)?;
                 report.add("load", load::section(&rows), &rows)?;
-            }
-            Part::Precision => {
-                let accuracies = accuracy::run(data, quick)?;
-                report.add("precision", accuracy::section(&accuracies), &accuracies)?;
             }
             Part::LongRuns => {
                 let lengths = growth::run(out, quick)?;

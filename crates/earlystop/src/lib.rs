@@ -79,7 +79,7 @@ pub use memory::keep_freed_memory;
 #[cfg(feature = "torch")]
 pub use mnist::Mnist;
 #[cfg(feature = "torch")]
-pub use network::{Loss, Network, Precision};
+pub use network::{Loss, Network};
 #[cfg(feature = "torch")]
 pub use optimizer::Optimizer;
 #[cfg(feature = "torch")]

@@ -11,7 +11,7 @@ use std::process::Command;
 use earlystop::data::Data;
 use earlystop::early_stopping::Rule;
 use earlystop::ndarray::{Array1, Array3};
-use earlystop::network::{Activation, Conv2d, MaxPool, NetworkBuilder, Padding, Precision, evaluate};
+use earlystop::network::{Activation, Conv2d, MaxPool, NetworkBuilder, Padding, evaluate};
 use earlystop::tch::{self, Device, Kind, Tensor};
 use earlystop::trainer::Event;
 use earlystop::{Examples, Network, Optimizer};
@@ -52,13 +52,7 @@ fn networks() -> Vec<(&'static str, NetworkBuilder)> {
         .flatten()
         .fully_connected(100, "fc1")
         .softmax_classifier(10);
-    vec![
-        ("tutorial", tutorial()),
-        ("tutorial in bf16", tutorial().precision(Precision::Bf16)),
-        ("tanh, strides, dropout", on_libtorch.clone()),
-        ("tanh, strides, dropout in bf16", on_libtorch.precision(Precision::Bf16)),
-        ("mixed", mixed),
-    ]
+    vec![("tutorial", tutorial()), ("tanh, strides, dropout", on_libtorch), ("mixed", mixed)]
 }
 
 /// Random images of 28 x 28 pixels with labels.

@@ -15,7 +15,6 @@ Parts; all of them unless some are named:
     job             iterations, validations and saves of all contestants
     scaling         batch sizes, widths of the network, threads
     load            training while other processes are busy
-    precision       whether bfloat16 costs accuracy
     long-runs       rules, commits and resuming after up to 100,000 evaluations
     states          saving and restoring up to 6 GB beside Python's safetensors, opening stores, saving in the background
     own-models      what a trainer adds to a bare loop

@@ -6,12 +6,9 @@ mod textbook;
 use std::io::BufRead as _;
 use std::time::Instant;
 
-use earlystop::network::Precision;
 use earlystop::tch::{self, Device, Kind, Tensor};
 use lexopt::ValueExt as _;
 use serde_json::{Value, json};
-
-pub(crate) use ours::network;
 
 use crate::Result;
 use crate::job::Settings;
@@ -36,8 +33,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         tch::set_num_threads(threads as i32);
     }
     let mut worker: Box<dyn Worker> = match id.as_str() {
-        "ours-f32" => Box::new(ours::Ours::new(&settings, Precision::F32)?),
-        "ours-bf16" => Box::new(ours::Ours::new(&settings, Precision::Bf16)?),
+        "ours" => Box::new(ours::Ours::new(&settings)?),
         "tch" => Box::new(textbook::Textbook::new(&settings)?),
         _ => return Err(format!("there is no worker {id}").into()),
     };

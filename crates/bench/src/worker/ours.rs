@@ -2,7 +2,6 @@
 
 use earlystop::checkpoint::{Keep, Store};
 use earlystop::data::Data;
-use earlystop::network::Precision;
 use earlystop::network::evaluate;
 use earlystop::tch::Device;
 use earlystop::{Batches, Metadata, Mnist, Network, Optimizer};
@@ -12,7 +11,7 @@ use crate::Result;
 use crate::job::{SEED, Settings, Size};
 
 /// The tutorial's network, in a size.
-pub(crate) fn network(size: &Size, precision: Precision, seed: u64) -> earlystop::Result<Network> {
+fn network(size: &Size) -> earlystop::Result<Network> {
     Network::builder([28, 28, 1])
         .conv2d(5, size.channels(16), "layer_conv1")
         .max_pool(2, 2)
@@ -21,8 +20,7 @@ pub(crate) fn network(size: &Size, precision: Precision, seed: u64) -> earlystop
         .flatten()
         .fully_connected(size.channels(128), "layer_fc1")
         .softmax_classifier(10)
-        .precision(precision)
-        .seed(seed)
+        .seed(SEED)
         .build(Device::Cpu)
 }
 
@@ -36,10 +34,10 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    pub(super) fn new(settings: &Settings, precision: Precision) -> Result<Self> {
+    pub(super) fn new(settings: &Settings) -> Result<Self> {
         earlystop::keep_freed_memory();
         let data = Mnist::load(&settings.data, |_| {})?;
-        let network = network(&settings.size, precision, SEED)?;
+        let network = network(&settings.size)?;
         let optimizer = Optimizer::adam(&network, 1e-4)?;
         let batches = Batches::new(data.train.len(), settings.size.batch, SEED)?;
         let store = Store::open(&settings.saves)?.keep(Keep::last(2).best(1));

@@ -14,7 +14,7 @@ struct Part<'a> {
     winners: &'a [u8],
     gradient: &'a [f32],
     /// `[channels_out][kernel][vectors of a row of the kernel]`.
-    weight: Aligned<f32>,
+    weight: Aligned,
     bias: Vec<f32>,
     image_gradients: Option<&'a mut [f32]>,
 }
@@ -67,7 +67,7 @@ impl ConvPool {
                 // SAFETY: the processor has the instructions, as checked above.
                 share_with(&mut parts, threads, scratch, |scratch, part| unsafe { eight(self, &rows, scratch, part) });
             }
-            Processor::Avx512 | Processor::Avx512Bf16 => {
+            Processor::Avx512 => {
                 let scratch = || Scratch::new::<super::lanes::Sixteen>(self, &rows, wants_images);
                 // SAFETY: as above.
                 share_with(&mut parts, threads, scratch, |scratch, part| unsafe {
@@ -89,7 +89,7 @@ impl ConvPool {
 
 /// The weights, each row of a kernel filled up with zeros to whole vectors.
 struct Rows {
-    weight: Aligned<f32>,
+    weight: Aligned,
     count: usize,
     length: usize,
     padded: usize,
@@ -112,7 +112,7 @@ impl Rows {
 ///
 /// # Safety
 ///
-/// The processor must be [`Processor::Avx512`] or a later one.
+/// The processor must be [`Processor::Avx512`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn sixteen(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
@@ -134,13 +134,13 @@ unsafe fn eight(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut 
 
 /// What a thread works in: the padded image, its gradient, and its hits.
 struct Scratch {
-    image: Padded<f32>,
-    image_gradient: Padded<f32>,
+    image: Padded,
+    image_gradient: Padded,
     hits: Hits,
 }
 
 impl Scratch {
-    fn new<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, wants_images: bool) -> Self {
+    fn new<L: Lanes>(conv: &ConvPool, rows: &Rows, wants_images: bool) -> Self {
         let (image, image_gradient) = (Padded::new::<L>(conv), Padded::new::<L>(conv));
         let hits = Hits::new(conv, rows, &image, wants_images);
         Self { image, image_gradient, hits }
@@ -154,7 +154,7 @@ impl Scratch {
 /// The processor must have the lanes' instructions, and be the convolution's: its rows are filled up for these lanes, and the
 /// scratch is made for them.
 #[inline(always)]
-unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
+unsafe fn run<L: Lanes>(conv: &ConvPool, rows: &Rows, scratch: &mut Scratch, part: &mut Part) {
     let Scratch { image, image_gradient, hits } = scratch;
     let [input, values] = conv.values();
     // Where the vectors of a kernel lie in an image.
@@ -163,7 +163,7 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, scratch: &mu
         (0..conv.kernel * vectors).map(|i| i / vectors * image.row + i % vectors * L::COUNT).collect::<Vec<_>>();
     let each = places.len().div_ceil(places.len().div_ceil(MOST));
     for (index, pixels) in part.images.chunks_exact(input).enumerate() {
-        image.fill::<L>(pixels);
+        image.fill(pixels);
         let (winners, gradient) =
             (&part.winners[index * values..][..values], &part.gradient[index * values..][..values]);
         add_bias_gradient(&mut part.bias, winners, gradient);
@@ -174,8 +174,8 @@ unsafe fn run<L: Lanes<Factor = f32>>(conv: &ConvPool, rows: &Rows, scratch: &mu
             // a window may reach beyond it, by less than a vector, and behind the image there is a vector more. Kernels lie in
             // rows that are filled up to whole vectors.
             unsafe {
-                let factors = [image.factors.as_ptr(), rows.weight[begin..].as_ptr()];
-                let gradients = [image_gradient.factors.as_mut_ptr(), part.weight[begin..].as_mut_ptr()];
+                let factors = [image.values.as_ptr(), rows.weight[begin..].as_ptr()];
+                let gradients = [image_gradient.values.as_mut_ptr(), part.weight[begin..].as_mut_ptr()];
                 // Constant numbers, for the vectors to stay in registers.
                 macro_rules! add_gradients_of {
                     ($($count:literal)*) => {
@@ -220,7 +220,7 @@ struct Hits {
 }
 
 impl Hits {
-    fn new(conv: &ConvPool, rows: &Rows, image: &Padded<f32>, of_windows: bool) -> Self {
+    fn new(conv: &ConvPool, rows: &Rows, image: &Padded, of_windows: bool) -> Self {
         let [height, width, channels] = conv.output();
         let pixels = height * width;
         let begin = |i: usize| i / width * 2 * image.row + i % width * 2 * image.pixel;
@@ -291,7 +291,7 @@ impl Lists {
 /// The processor must have the lanes' instructions. The images must be valid at `in_window` behind the beginning of every
 /// window, the weights for N vectors behind that of every kernel; the gradients for writing. No two may overlap.
 #[inline(always)]
-unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
+unsafe fn add_gradients<L: Lanes, const N: usize>(
     in_window: [usize; N],
     hits: &Hits,
     [image, weight]: [*const f32; 2],
@@ -313,7 +313,7 @@ unsafe fn add_gradients<L: Lanes<Factor = f32>, const N: usize>(
 /// The processor must have the lanes' instructions. `sums` must be valid for reading and writing a vector at every place behind
 /// every beginning, `factors` for reading one at every place behind every hit's; the two may not overlap.
 #[inline(always)]
-unsafe fn add_products<L: Lanes<Factor = f32>, const N: usize>(
+unsafe fn add_products<L: Lanes, const N: usize>(
     lists: &Lists,
     begins: &[usize],
     (sums, sum_places): (*mut f32, [usize; N]),
@@ -328,9 +328,9 @@ unsafe fn add_products<L: Lanes<Factor = f32>, const N: usize>(
                 *sum = L::load(from);
             }
             for hit in hits {
-                let gradient = L::splat(&raw const hit.gradient);
+                let gradient = L::splat(hit.gradient);
                 for (sum, &place) in sums.iter_mut().zip(&factor_places) {
-                    let factors = L::load_factors(factors.wrapping_add(hit.begin + place));
+                    let factors = L::load(factors.wrapping_add(hit.begin + place));
                     *sum = L::multiply_add(factors, gradient, *sum);
                 }
             }

@@ -32,11 +32,6 @@ impl Dense {
         self.outputs
     }
 
-    /// Returns whether the output is rectified.
-    pub(crate) fn rectifies(&self) -> bool {
-        self.rectifies
-    }
-
     /// Computes the output for a batch.
     ///
     /// Of each product of a row and an output's weights, 16 sums of every 16th value are added up, and then these.
@@ -52,7 +47,7 @@ impl Dense {
             unsafe {
                 match self.processor {
                     Processor::Avx2 => forward_by_eights(self, weight, bias, part),
-                    Processor::Avx512 | Processor::Avx512Bf16 => forward_by_sixteens(self, weight, bias, part),
+                    Processor::Avx512 => forward_by_sixteens(self, weight, bias, part),
                 }
             }
         });
@@ -103,7 +98,7 @@ impl Dense {
             unsafe {
                 match self.processor {
                     Processor::Avx2 => multiply_by_eights(product, self.inputs),
-                    Processor::Avx512 | Processor::Avx512Bf16 => multiply_by_sixteens(product, self.inputs),
+                    Processor::Avx512 => multiply_by_sixteens(product, self.inputs),
                 }
             }
         });
@@ -139,7 +134,7 @@ struct Part<'a> {
 ///
 /// # Safety
 ///
-/// The processor must be [`Processor::Avx512`] or a later one, and the slices those of the layer.
+/// The processor must be [`Processor::Avx512`], and the slices those of the layer.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn forward_by_sixteens(dense: &Dense, weight: &[f32], bias: &[f32], part: &mut Part) {
@@ -165,7 +160,7 @@ unsafe fn forward_by_eights(dense: &Dense, weight: &[f32], bias: &[f32], part: &
 ///
 /// The processor must have the lanes' instructions. The weights must be those of all outputs, the output as many as the rows.
 #[inline(always)]
-unsafe fn forward<L: Lanes<Factor = f32>, const V: usize, const N: usize>(
+unsafe fn forward<L: Lanes, const V: usize, const N: usize>(
     dense: &Dense,
     weight: &[f32],
     bias: &[f32],
@@ -205,7 +200,7 @@ fn indices<const N: usize>(first: usize, count: usize) -> [usize; N] {
 ///
 /// The processor must have the lanes' instructions; each row must be valid for reading `length` values.
 #[inline(always)]
-unsafe fn dot_products<L: Lanes<Factor = f32>, const V: usize, const N: usize>(
+unsafe fn dot_products<L: Lanes, const V: usize, const N: usize>(
     rows: [*const f32; N],
     others: [*const f32; N],
     length: usize,
@@ -246,7 +241,7 @@ unsafe fn dot_products<L: Lanes<Factor = f32>, const V: usize, const N: usize>(
 ///
 /// The processor must have the lanes' instructions; each row must be valid for reading 16 values.
 #[inline(always)]
-unsafe fn add_products<L: Lanes<Factor = f32>, const V: usize, const N: usize>(
+unsafe fn add_products<L: Lanes, const V: usize, const N: usize>(
     sums: &mut [[[L::Vector; V]; N]; N],
     rows: [*const f32; N],
     others: [*const f32; N],
@@ -254,12 +249,12 @@ unsafe fn add_products<L: Lanes<Factor = f32>, const V: usize, const N: usize>(
     for vector in 0..V {
         // SAFETY: the caller ensures the same.
         unsafe {
-            let mut vectors = [L::load_factors(others[0].add(vector * L::COUNT)); N];
+            let mut vectors = [L::load(others[0].add(vector * L::COUNT)); N];
             for (vector_of, row) in vectors.iter_mut().zip(others).skip(1) {
-                *vector_of = L::load_factors(row.add(vector * L::COUNT));
+                *vector_of = L::load(row.add(vector * L::COUNT));
             }
             for (sums, row) in sums.iter_mut().zip(rows) {
-                let row = L::load_factors(row.add(vector * L::COUNT));
+                let row = L::load(row.add(vector * L::COUNT));
                 for (sum, &other) in sums.iter_mut().zip(&vectors) {
                     sum[vector] = L::multiply_add(row, other, sum[vector]);
                 }
@@ -288,7 +283,7 @@ impl Product<'_> {
 ///
 /// # Safety
 ///
-/// The processor must be [`Processor::Avx512`] or a later one, and the product's slices as long as its sizes say.
+/// The processor must be [`Processor::Avx512`], and the product's slices as long as its sizes say.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 unsafe fn multiply_by_sixteens(product: &mut Product, width: usize) {
@@ -315,7 +310,7 @@ unsafe fn multiply_by_eights(product: &mut Product, width: usize) {
 /// The processor must have the lanes' instructions. The result must be whole rows, `rows` as many as are added up, and there must be
 /// a factor for each row of the result and each of `rows`.
 #[inline(always)]
-unsafe fn multiply<L: Lanes<Factor = f32>, const M: usize, const V: usize>(product: &mut Product, width: usize) {
+unsafe fn multiply<L: Lanes, const M: usize, const V: usize>(product: &mut Product, width: usize) {
     let Product { to, factors, steps: [step, next], rows, depth } = product;
     let count = to.len() / width;
     if width < L::COUNT {
@@ -357,7 +352,7 @@ unsafe fn multiply<L: Lanes<Factor = f32>, const M: usize, const V: usize>(produ
 /// The processor must have the lanes' instructions. There must be at least one line; for each, `to` must be valid for writing V vectors,
 /// and there must be `depth` factors. If `depth` is not 0, as many rows must be valid for reading V vectors.
 #[inline(always)]
-unsafe fn multiply_tile<L: Lanes<Factor = f32>, const M: usize, const V: usize>(
+unsafe fn multiply_tile<L: Lanes, const M: usize, const V: usize>(
     lines: usize,
     (factors, [step, next]): (*const f32, [usize; 2]),
     (rows, depth): (*const f32, usize),
@@ -372,12 +367,12 @@ unsafe fn multiply_tile<L: Lanes<Factor = f32>, const M: usize, const V: usize>(
         line.iter_mut().enumerate().for_each(|(m, line)| *line = factors.wrapping_add(m.min(lines - 1) * step));
         for k in 0..depth {
             let row = rows.add(k * width);
-            let mut vectors = [L::load_factors(row); V];
+            let mut vectors = [L::load(row); V];
             for (v, vector) in vectors.iter_mut().enumerate().skip(1) {
-                *vector = L::load_factors(row.add(v * L::COUNT));
+                *vector = L::load(row.add(v * L::COUNT));
             }
             for (sums, line) in sums.iter_mut().zip(line) {
-                let factor = L::splat(line.add(k * next));
+                let factor = L::splat(*line.add(k * next));
                 for (sum, &vector) in sums.iter_mut().zip(&vectors) {
                     *sum = L::multiply_add(vector, factor, *sum);
                 }

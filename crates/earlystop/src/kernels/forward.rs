@@ -11,16 +11,13 @@ use super::{ConvPool, MOST_LANES as MOST};
 
 /// Output columns that are computed together, in two rows: as many sums as hide an addition's latency.
 const COLUMNS: usize = 4;
+
 impl ConvPool {
     /// Computes the output for a batch, and, where `winners` are asked for, what [`ConvPool::backward`] needs of it.
-    ///
-    /// With `halves`, images and weights are rounded to bfloat16, if the processor multiplies these, the channels come in pairs,
-    /// and minimal filtering, which is at least as fast, does not do; sums are 32-bit floats in any case.
     pub(crate) fn forward(
         &self,
         images: &[f32],
         [weight, bias]: [&[f32]; 2],
-        halves: bool,
         threads: usize,
         output: &mut [f32],
         winners: Option<&mut [u8]>,
@@ -29,18 +26,11 @@ impl ConvPool {
         assert_eq!(bias.len(), self.channels_out, "expected all biases");
         #[cfg(target_arch = "x86_64")]
         {
-            use super::lanes::{Eight, EightPairs, Sixteen, SixteenPairs};
+            use super::lanes::{Eight, Sixteen};
             match self.processor {
-                Processor::Avx512Bf16 if halves && self.input[2].is_multiple_of(2) && !self.is_minimal() => {
-                    let weights = Weights::new::<SixteenPairs, EightPairs>(weight, self.channels_out);
-                    // SAFETY: the processor has the instructions, as checked above.
-                    self.in_parts(images, threads, output, winners, |part| unsafe {
-                        pairs(self, &weights, bias, part)
-                    });
-                }
-                Processor::Avx512 | Processor::Avx512Bf16 => {
+                Processor::Avx512 => {
                     let weights = Weights::new::<Sixteen, Eight>(&self.transformed(weight), self.channels_out);
-                    // SAFETY: as above.
+                    // SAFETY: the processor has the instructions, as checked above.
                     self.in_parts(images, threads, output, winners, |part| unsafe {
                         sixteen(self, &weights, bias, part)
                     });
@@ -81,32 +71,19 @@ impl ConvPool {
     }
 }
 
-/// Computes the output for some images with 16 lanes of pairs.
-///
-/// # Safety
-///
-/// The processor must be [`Processor::Avx512Bf16`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma")]
-unsafe fn pairs(conv: &ConvPool, weights: &Weights<i32>, bias: &[f32], part: &mut Part) {
-    use super::lanes::{EightPairs, SixteenPairs};
-    // SAFETY: the caller ensures the instructions.
-    unsafe { run::<SixteenPairs, EightPairs>(conv, weights, bias, part) }
-}
-
 /// Computes the output for some images with 16 lanes.
 ///
 /// # Safety
 ///
-/// The processor must be [`Processor::Avx512`] or a later one.
+/// The processor must be [`Processor::Avx512`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-unsafe fn sixteen(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
+unsafe fn sixteen(conv: &ConvPool, weights: &Weights, bias: &[f32], part: &mut Part) {
     use super::lanes::{Eight, Sixteen};
     // SAFETY: the caller ensures the instructions.
     unsafe {
         if conv.is_minimal() {
-            winograd::run::<_, Sixteen, _, Eight>(conv, weights, bias, part);
+            winograd::run::<Sixteen, Eight>(conv, weights, bias, part);
         } else {
             run::<Sixteen, Eight>(conv, weights, bias, part);
         }
@@ -120,12 +97,12 @@ unsafe fn sixteen(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &
 /// The processor must be [`Processor::Avx2`] or a later one.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn eight(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mut Part) {
+unsafe fn eight(conv: &ConvPool, weights: &Weights, bias: &[f32], part: &mut Part) {
     use super::lanes::Eight;
     // SAFETY: the caller ensures the instructions.
     unsafe {
         if conv.is_minimal() {
-            winograd::run::<_, Eight, _, Eight>(conv, weights, bias, part);
+            winograd::run::<Eight, Eight>(conv, weights, bias, part);
         } else {
             run::<Eight, Eight>(conv, weights, bias, part);
         }
@@ -138,16 +115,11 @@ unsafe fn eight(conv: &ConvPool, weights: &Weights<f32>, bias: &[f32], part: &mu
 ///
 /// The processor must have the lanes' instructions.
 #[inline(always)]
-unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
-    conv: &ConvPool,
-    weights: &Weights<Wide::Factor>,
-    bias: &[f32],
-    part: &mut Part,
-) {
+unsafe fn run<Wide: Lanes, Narrow: Lanes>(conv: &ConvPool, weights: &Weights, bias: &[f32], part: &mut Part) {
     let mut padded = Padded::new::<Wide>(conv);
     let [input, values] = conv.values();
     for (index, image) in part.images.chunks_exact(input).enumerate() {
-        padded.fill::<Wide>(image);
+        padded.fill(image);
         let mut output = part.output.from(index * values);
         // SAFETY: the caller ensures the instructions; the weights are arranged for these lanes.
         unsafe {
@@ -167,8 +139,8 @@ unsafe fn run<Wide: Lanes, Narrow: Lanes<Factor = Wide::Factor>>(
 #[inline(always)]
 unsafe fn convolve<L: Lanes>(
     conv: &ConvPool,
-    padded: &Padded<L::Factor>,
-    blocks: &Blocks<L::Factor>,
+    padded: &Padded,
+    blocks: &Blocks,
     bias: &[f32],
     channels: std::ops::Range<usize>,
     output: &mut Output,
@@ -176,13 +148,13 @@ unsafe fn convolve<L: Lanes>(
     let [height, width, _] = conv.output();
     for (block, first) in channels.clone().step_by(L::COUNT).enumerate() {
         let lanes = L::COUNT.min(channels.end - first);
-        let weights = &blocks.factors[block * blocks.taps * L::COUNT..];
+        let weights = &blocks.values[block * blocks.taps * L::COUNT..];
         let mut start = [0.0; MOST];
         start[..lanes].copy_from_slice(&bias[first..first + lanes]);
         for row in 0..height {
             let mut column = 0;
             while column < width {
-                let corner = &padded.factors[2 * row * padded.row + 2 * column * padded.pixel..];
+                let corner = &padded.values[2 * row * padded.row + 2 * column * padded.pixel..];
                 let tile = Tile { corner, row: padded.row, pixel: padded.pixel, weights, kernel: conv.kernel };
                 let pooled = (COLUMNS / 2).min(width - column);
                 let mut largest = [[0.0; MOST]; COLUMNS / 2];
@@ -207,32 +179,32 @@ unsafe fn convolve<L: Lanes>(
 }
 
 /// Some columns of two rows of the convolution's output.
-struct Tile<'a, F> {
+struct Tile<'a> {
     /// The padded image from the tile's first pixel on.
-    corner: &'a [F],
+    corner: &'a [f32],
     row: usize,
     pixel: usize,
     /// `[tap][lane]`.
-    weights: &'a [F],
+    weights: &'a [f32],
     kernel: usize,
 }
 
-impl<F> Tile<'_, F> {
+impl Tile<'_> {
     /// Computes the convolution in N columns, and the largest of every four of its values.
     ///
     /// # Safety
     ///
     /// The processor must have the lanes' instructions. From the corner on there must be `kernel + 1` rows, and in each
-    /// `kernel - 1 + N` pixels; in the weights, a factor for each tap and lane.
+    /// `kernel - 1 + N` pixels; in the weights, a value for each tap and lane.
     #[inline(always)]
-    unsafe fn pool<L: Lanes<Factor = F>, const N: usize>(
+    unsafe fn pool<L: Lanes, const N: usize>(
         &self,
         start: &[f32; MOST],
         largest: &mut [[f32; MOST]],
         winner: &mut [[u8; MOST]],
     ) {
-        // SAFETY: the caller ensures that the factors are there; `start` and each of `largest` and `winner` have `MOST` values, as
-        // many as the widest lanes. `wrapping_add` moves pointers behind the last factor after the last use.
+        // SAFETY: the caller ensures that the values are there; `start` and each of `largest` and `winner` have `MOST` values, as
+        // many as the widest lanes. `wrapping_add` moves pointers behind the last value after the last use.
         unsafe {
             let mut sums = [[L::load(start.as_ptr()); N]; 2];
             let mut weights = self.weights.as_ptr();
@@ -244,10 +216,10 @@ impl<F> Tile<'_, F> {
                     }
                 }
                 for tap in 0..self.kernel * self.pixel {
-                    let weight = L::load_factors(weights);
+                    let weight = L::load(weights);
                     for (sums, pixels) in sums.iter_mut().zip(&pixels) {
                         for (sum, pixel) in sums.iter_mut().zip(pixels) {
-                            *sum = L::multiply_add(weight, L::splat(pixel.wrapping_add(tap)), *sum);
+                            *sum = L::multiply_add(weight, L::splat(*pixel.wrapping_add(tap)), *sum);
                         }
                     }
                     weights = weights.wrapping_add(L::COUNT);

@@ -9,96 +9,92 @@ use super::lanes::Lanes;
 const LINE: usize = 64;
 
 /// Values that begin with a cache line.
-pub(super) struct Aligned<F> {
-    memory: Vec<F>,
+pub(super) struct Aligned {
+    memory: Vec<f32>,
     begin: usize,
 }
 
-impl<F: Copy + Default> Aligned<F> {
+impl Aligned {
     pub(super) fn new(count: usize) -> Self {
-        let memory = vec![F::default(); count + LINE / size_of::<F>()];
-        let begin = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<F>());
+        let memory = vec![0.0; count + LINE / size_of::<f32>()];
+        let begin = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { memory, begin }
     }
 }
 
-impl<F> Deref for Aligned<F> {
-    type Target = [F];
+impl Deref for Aligned {
+    type Target = [f32];
 
-    fn deref(&self) -> &[F] {
+    fn deref(&self) -> &[f32] {
         &self.memory[self.begin..]
     }
 }
 
-impl<F> DerefMut for Aligned<F> {
-    fn deref_mut(&mut self) -> &mut [F] {
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.memory[self.begin..]
     }
 }
 
-/// One image with its border of zeros, as factors; behind it lies a vector more, so that whole vectors can be read anywhere.
-pub(super) struct Padded<F> {
-    pub(super) factors: Aligned<F>,
-    /// Factors per row.
+/// One image with its border of zeros; behind it lies a vector more, so that whole vectors can be read anywhere.
+pub(super) struct Padded {
+    pub(super) values: Aligned,
+    /// Values per row.
     pub(super) row: usize,
-    /// Factors per pixel.
+    /// Values per pixel.
     pub(super) pixel: usize,
     /// Where the image begins, behind the border above and to the left.
     begin: usize,
-    /// Factors per row without the border.
+    /// Values per row without the border.
     inner: usize,
     height: usize,
 }
 
-impl<F: Copy + Default> Padded<F> {
-    /// Makes an image of zeros. A pixel's channels must fill whole factors.
-    pub(super) fn new<L: Lanes<Factor = F>>(conv: &ConvPool) -> Self {
-        let ([height, width, channels], [padded_height, padded_width]) = (conv.input, conv.padded());
-        let pixel = channels / L::TAPS;
+impl Padded {
+    /// Makes an image of zeros.
+    pub(super) fn new<L: Lanes>(conv: &ConvPool) -> Self {
+        let ([height, width, pixel], [padded_height, padded_width]) = (conv.input, conv.padded());
         let row = padded_width * pixel;
         let [left, _, top, _] = conv.pads;
-        let factors = Aligned::new(padded_height * row + L::COUNT);
-        Self { factors, row, pixel, begin: top * row + left * pixel, inner: width * pixel, height }
+        let values = Aligned::new(padded_height * row + L::COUNT);
+        Self { values, row, pixel, begin: top * row + left * pixel, inner: width * pixel, height }
     }
 
-    pub(super) fn fill<L: Lanes<Factor = F>>(&mut self, image: &[f32]) {
-        let rows = self.factors[self.begin..].chunks_mut(self.row).take(self.height);
-        for (row, values) in rows.zip(image.chunks_exact(self.inner * L::TAPS)) {
-            for (factor, values) in row[..self.inner].iter_mut().zip(values.chunks_exact(L::TAPS)) {
-                *factor = L::factor(values);
-            }
+    /// Copies an image in.
+    pub(super) fn fill(&mut self, image: &[f32]) {
+        let rows = self.values[self.begin..].chunks_mut(self.row).take(self.height);
+        for (row, values) in rows.zip(image.chunks_exact(self.inner)) {
+            row[..self.inner].copy_from_slice(values);
         }
     }
 
     /// Copies the image out and makes it zeros again.
-    pub(super) fn take(&mut self, image: &mut [F]) {
-        let rows = self.factors[self.begin..].chunks(self.row).take(self.height);
+    pub(super) fn take(&mut self, image: &mut [f32]) {
+        let rows = self.values[self.begin..].chunks(self.row).take(self.height);
         for (row, values) in rows.zip(image.chunks_exact_mut(self.inner)) {
             values.copy_from_slice(&row[..self.inner]);
         }
-        self.factors.fill(F::default());
+        self.values.fill(0.0);
     }
 }
 
 /// Weights for [`Lanes::COUNT`] output channels at a time: `[block][tap][lane]`, with zeros for channels that are not there.
-pub(super) struct Blocks<F> {
-    pub(super) factors: Aligned<F>,
-    /// Factors per block and lane.
+pub(super) struct Blocks {
+    pub(super) values: Aligned,
+    /// Weights per block and lane.
     pub(super) taps: usize,
 }
 
-impl<F: Copy + Default> Blocks<F> {
-    /// Arranges some channels' weights, which lie in `weight` one channel after the other, each with so many values.
-    pub(super) fn new<L: Lanes<Factor = F>>(weight: &[f32], values: usize) -> Self {
-        let (channels, taps) = (weight.len() / values, values / L::TAPS);
-        let mut factors = Aligned::new(channels.div_ceil(L::COUNT) * taps * L::COUNT);
-        for (channel, weight) in weight.chunks_exact(values).enumerate() {
+impl Blocks {
+    /// Arranges some channels' weights, which lie in `weight` one channel after the other, each with so many taps.
+    pub(super) fn new<L: Lanes>(weight: &[f32], taps: usize) -> Self {
+        let channels = weight.len() / taps;
+        let mut values = Aligned::new(channels.div_ceil(L::COUNT) * taps * L::COUNT);
+        for (channel, weight) in weight.chunks_exact(taps).enumerate() {
             let (block, lane) = (channel / L::COUNT, channel % L::COUNT);
             let begin = block * taps * L::COUNT + lane;
-            for (factor, values) in factors[begin..].iter_mut().step_by(L::COUNT).zip(weight.chunks_exact(L::TAPS)) {
-                *factor = L::factor(values);
-            }
+            values[begin..].iter_mut().step_by(L::COUNT).zip(weight).for_each(|(value, weight)| *value = *weight);
         }
-        Self { factors, taps }
+        Self { values, taps }
     }
 }

@@ -43,16 +43,16 @@ fn copy<T: Copy>(to: &mut [T], from: &[T]) {
 }
 
 /// All channels' weights: as many as there are in wide blocks, and what is left in one narrow block, if it fits there.
-pub(super) struct Weights<F> {
-    pub(super) wide: Blocks<F>,
-    pub(super) narrow: Blocks<F>,
+pub(super) struct Weights {
+    pub(super) wide: Blocks,
+    pub(super) narrow: Blocks,
     /// How many channels the wide blocks have.
     pub(super) split: usize,
 }
 
-impl<F: Copy + Default> Weights<F> {
+impl Weights {
     /// Arranges weights of `channels` output channels, each with the same number of them.
-    pub(super) fn new<Wide: Lanes<Factor = F>, Narrow: Lanes<Factor = F>>(weight: &[f32], channels: usize) -> Self {
+    pub(super) fn new<Wide: Lanes, Narrow: Lanes>(weight: &[f32], channels: usize) -> Self {
         let (taps, rest) = (weight.len() / channels, channels % Wide::COUNT);
         let split = if rest <= Narrow::COUNT { channels - rest } else { channels };
         let (wide, narrow) = weight.split_at(split * taps);

@@ -12,7 +12,6 @@ fn processors() -> Vec<Processor> {
         None => vec![],
         Some(Processor::Avx2) => vec![Processor::Avx2],
         Some(Processor::Avx512) => vec![Processor::Avx2, Processor::Avx512],
-        Some(Processor::Avx512Bf16) => vec![Processor::Avx2, Processor::Avx512, Processor::Avx512Bf16],
     }
 }
 
@@ -60,11 +59,11 @@ impl Case {
         }
     }
 
-    fn found(&self, halves: bool, threads: usize) -> [Vec<f32>; 4] {
+    fn found(&self, threads: usize) -> [Vec<f32>; 4] {
         let (images, weight, bias) = (values(&self.images), values(&self.weight), values(&self.bias));
         let mut output = vec![f32::NAN; self.gradient.numel()];
         let mut winners = vec![9; output.len()];
-        self.conv.forward(&images, [&weight, &bias], halves, threads, &mut output, Some(&mut winners));
+        self.conv.forward(&images, [&weight, &bias], threads, &mut output, Some(&mut winners));
         let mut gradients = [weight.len(), bias.len(), images.len()].map(|length| vec![f32::NAN; length]);
         let [weight_gradient, bias_gradient, image_gradient] = &mut gradients;
         let wanted = Gradients { weight: weight_gradient, bias: bias_gradient, input: Some(image_gradient) };
@@ -109,7 +108,7 @@ fn values_and_gradients_are_libtorchs() {
             ([14, 14, 16], 36, 7, [3, 3, 3, 3]),
         ] {
             let case = Case::new(input, channels_out, kernel, pads, processor);
-            for (found, expected) in case.found(false, 2).iter().zip(case.expected()) {
+            for (found, expected) in case.found(2).iter().zip(case.expected()) {
                 let distance = distance(found, &expected);
                 assert!(distance < 5e-6, "{distance} of {input:?}, {channels_out}, {kernel} on {processor:?}");
             }
@@ -122,9 +121,9 @@ fn the_number_of_threads_changes_no_bit() {
     for processor in processors() {
         for batch in [1, 7, 63, 65] {
             let case = Case::of_batch(batch, [14, 14, 16], 36, 5, [2, 2, 2, 2], processor);
-            let expected = case.found(false, 1);
+            let expected = case.found(1);
             for threads in [2, 3, 4, 8] {
-                assert_eq!(case.found(false, threads), expected, "{threads} threads, {batch} images, {processor:?}");
+                assert_eq!(case.found(threads), expected, "{threads} threads, {batch} images, {processor:?}");
             }
         }
     }
@@ -138,7 +137,7 @@ fn the_number_of_lanes_changes_no_bit_but_of_the_images_gradients() {
     {
         let mut found = processors().into_iter().map(|processor| {
             let case = Case::of_batch(20, input, channels_out, kernel, [kernel / 2; 4], processor);
-            let [output, weight, bias, _] = case.found(false, 2);
+            let [output, weight, bias, _] = case.found(2);
             [output, weight, bias]
         });
         let Some(first) = found.next() else { return };
@@ -147,27 +146,12 @@ fn the_number_of_lanes_changes_no_bit_but_of_the_images_gradients() {
 }
 
 #[test]
-fn halves_are_bfloat16_where_the_processor_has_it_and_minimal_filtering_does_not_do() {
-    for (processor, kernel) in processors().into_iter().flat_map(|processor| [(processor, 7), (processor, 5)]) {
-        let case = Case::new([14, 14, 16], 36, kernel, [kernel / 2; 4], processor);
-        let ([found, ..], [expected, ..]) = (case.found(true, 2), case.expected());
-        let distance = distance(&found, &expected);
-        match processor {
-            Processor::Avx512Bf16 if kernel == 7 => assert!((1e-4..1e-2).contains(&distance), "{distance}"),
-            _ => assert!(distance < 1e-5, "{distance}"),
-        }
-    }
-}
-
-#[test]
 fn nan_comes_through() {
-    let ways = [(2, 3, false), (2, 3, true), (8, 9, false)];
-    for (processor, (channels_in, channels, halves)) in
-        processors().into_iter().flat_map(|one| ways.map(|way| (one, way)))
-    {
+    let ways = [(2, 3), (8, 9)];
+    for (processor, (channels_in, channels)) in processors().into_iter().flat_map(|one| ways.map(|way| (one, way))) {
         let mut case = Case::new([6, 6, channels_in], channels, 3, [1, 1, 1, 1], processor);
         let _ = case.images.get(1).get(2).get(2).fill_(f64::NAN);
-        let [output, weight, ..] = case.found(halves, 2);
+        let [output, weight, ..] = case.found(2);
         // The pixel is in windows of rows and columns 1 to 3, which go into two pooled rows and columns.
         let per_image = output.len() / 5;
         for (index, value) in output.iter().enumerate() {
@@ -177,7 +161,7 @@ fn nan_comes_through() {
         }
         assert!(weight.iter().any(|value| value.is_nan()));
         case.bias = Tensor::full([channels as i64], f64::NAN, (Kind::Float, Device::Cpu));
-        assert!(case.found(halves, 2)[0].iter().all(|value| value.is_nan()));
+        assert!(case.found(2)[0].iter().all(|value| value.is_nan()));
     }
 }
 

@@ -129,21 +129,18 @@ fn combine<'a>(sum: &mut [f32], factors: &[f32], values: impl Iterator<Item = &'
 ///
 /// The processor must have the lanes' instructions; the weights must be transformed by [`ConvPool::transform`].
 #[inline(always)]
-pub(super) unsafe fn run<V: Copy, Wide, U: Copy, Narrow>(
+pub(super) unsafe fn run<Wide: Lanes, Narrow: Lanes>(
     conv: &ConvPool,
-    weights: &Weights<f32>,
+    weights: &Weights,
     bias: &[f32],
     part: &mut Part,
-) where
-    Wide: Lanes<Factor = f32, Factors = V, Vector = V>,
-    Narrow: Lanes<Factor = f32, Factors = U, Vector = U>,
-{
+) {
     // SAFETY: the caller ensures the same.
     unsafe {
         match conv.kernel {
-            3 => run_in::<V, Wide, U, Narrow, 4>(conv, weights, bias, part),
-            4 => run_in::<V, Wide, U, Narrow, 5>(conv, weights, bias, part),
-            _ => run_in::<V, Wide, U, Narrow, 6>(conv, weights, bias, part),
+            3 => run_in::<Wide, Narrow, 4>(conv, weights, bias, part),
+            4 => run_in::<Wide, Narrow, 5>(conv, weights, bias, part),
+            _ => run_in::<Wide, Narrow, 6>(conv, weights, bias, part),
         }
     }
 }
@@ -154,27 +151,24 @@ pub(super) unsafe fn run<V: Copy, Wide, U: Copy, Narrow>(
 ///
 /// As [`run`].
 #[inline(always)]
-unsafe fn run_in<V: Copy, Wide, U: Copy, Narrow, const N: usize>(
+unsafe fn run_in<Wide: Lanes, Narrow: Lanes, const N: usize>(
     conv: &ConvPool,
-    weights: &Weights<f32>,
+    weights: &Weights,
     bias: &[f32],
     part: &mut Part,
-) where
-    Wide: Lanes<Factor = f32, Factors = V, Vector = V>,
-    Narrow: Lanes<Factor = f32, Factors = U, Vector = U>,
-{
+) {
     let mut padded = Padded::new::<Wide>(conv);
     let mut tiles = Tiles::<N>::new::<Wide>(conv);
     let ([input, values], [height, width, channels]) = (conv.values(), conv.output());
     for (index, image) in part.images.chunks_exact(input).enumerate() {
-        padded.fill::<Wide>(image);
+        padded.fill(image);
         for row in 0..height {
             let mut output = part.output.from(index * values + row * width * channels);
             // SAFETY: the caller ensures the instructions; image, weights and tiles are arranged for these lanes.
             unsafe {
-                tiles.evaluate::<V, Wide>(&padded, row);
-                tiles.convolve::<V, Wide>(&weights.wide, bias, 0..weights.split, &mut output);
-                tiles.convolve::<U, Narrow>(&weights.narrow, bias, weights.split..channels, &mut output);
+                tiles.evaluate::<Wide>(&padded, row);
+                tiles.convolve::<Wide>(&weights.wide, bias, 0..weights.split, &mut output);
+                tiles.convolve::<Narrow>(&weights.narrow, bias, weights.split..channels, &mut output);
             }
         }
     }
@@ -188,13 +182,13 @@ struct Tiles<const N: usize> {
     filled: usize,
     channels_out: usize,
     /// Of one vector's channels, all columns of pixels evaluated: `[point][column]`.
-    columns: Aligned<f32>,
+    columns: Aligned,
     /// `[point][point][tile][filled]`.
-    points: Aligned<f32>,
+    points: Aligned,
     /// Of one block and some tiles, the products at one row of points: `[point][tile][lane]`.
-    products: Aligned<f32>,
+    products: Aligned,
     /// Of the same, the two columns of outputs at all rows of points: `[point][column][tile][lane]`.
-    halves: Aligned<f32>,
+    halves: Aligned,
 }
 
 impl<const N: usize> Tiles<N> {
@@ -219,13 +213,9 @@ impl<const N: usize> Tiles<N> {
     ///
     /// The processor must have the lanes' instructions; the image must be the convolution's, and the tiles made for these lanes.
     #[inline(always)]
-    unsafe fn evaluate<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
-        &mut self,
-        image: &Padded<f32>,
-        row: usize,
-    ) {
+    unsafe fn evaluate<L: Lanes>(&mut self, image: &Padded, row: usize) {
         let width = 2 * self.count + N - 2;
-        let corner = image.factors[2 * row * image.row..].as_ptr();
+        let corner = image.values[2 * row * image.row..].as_ptr();
         let (columns, points) = (self.columns.as_mut_ptr(), self.points.as_mut_ptr());
         for channel in (0..self.channels).step_by(L::COUNT) {
             // SAFETY: the tiles' N rows and their columns lie in the padded image; its last pixel's channels may be less than a
@@ -234,14 +224,14 @@ impl<const N: usize> Tiles<N> {
                 for column in 0..width {
                     let pixel = corner.add(column * image.pixel + channel);
                     let to = columns.add(column * L::COUNT);
-                    transform::<V, L, N, N>(&Transforms::<N>::IMAGE, pixel, image.row, to, width * L::COUNT);
+                    transform::<L, N, N>(&Transforms::<N>::IMAGE, pixel, image.row, to, width * L::COUNT);
                 }
                 for point in 0..N {
                     for tile in 0..self.count {
                         let pixel = columns.add((point * width + 2 * tile) * L::COUNT);
                         let to = points.add((point * N * self.count + tile) * self.filled + channel);
                         let next = self.count * self.filled;
-                        transform::<V, L, N, N>(&Transforms::<N>::IMAGE, pixel, L::COUNT, to, next);
+                        transform::<L, N, N>(&Transforms::<N>::IMAGE, pixel, L::COUNT, to, next);
                     }
                 }
             }
@@ -255,9 +245,9 @@ impl<const N: usize> Tiles<N> {
     /// The processor must have the lanes' instructions. The blocks must be arranged for these lanes, with a weight for each point,
     /// input channel and lane of all channels.
     #[inline(always)]
-    unsafe fn convolve<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
+    unsafe fn convolve<L: Lanes>(
         &mut self,
-        blocks: &Blocks<f32>,
+        blocks: &Blocks,
         bias: &[f32],
         channels: std::ops::Range<usize>,
         output: &mut Output,
@@ -265,17 +255,17 @@ impl<const N: usize> Tiles<N> {
         let each = self.count.div_ceil(self.count.div_ceil(TILES));
         for (block, first) in channels.clone().step_by(L::COUNT).enumerate() {
             let lanes = L::COUNT.min(channels.end - first);
-            let weights = &blocks.factors[block * blocks.taps * L::COUNT..];
+            let weights = &blocks.values[block * blocks.taps * L::COUNT..];
             let mut start = [0.0; MOST];
             start[..lanes].copy_from_slice(&bias[first..first + lanes]);
             for begin in (0..self.count).step_by(each) {
                 let count = each.min(self.count - begin);
                 // SAFETY: the caller ensures the instructions; `weights` begins with this block's, and the tiles are there.
                 unsafe {
-                    self.multiply::<V, L>(weights, begin, count);
+                    self.multiply::<L>(weights, begin, count);
                     for tile in 0..count {
                         let (mut largest, mut winner) = ([0.0; MOST], [0; MOST]);
-                        self.pool::<V, L>(tile, &start, &mut largest, &mut winner);
+                        self.pool::<L>(tile, &start, &mut largest, &mut winner);
                         let place = (begin + tile) * self.channels_out + first;
                         output.put(place, &largest[..lanes], &winner[..lanes]);
                     }
@@ -288,15 +278,10 @@ impl<const N: usize> Tiles<N> {
     ///
     /// # Safety
     ///
-    /// The processor must have the lanes' instructions. The weights must have a factor for each point, input channel and lane;
+    /// The processor must have the lanes' instructions. The weights must have a value for each point, input channel and lane;
     /// there must be `count` tiles from `begin` on, at most [`TILES`].
     #[inline(always)]
-    unsafe fn multiply<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
-        &mut self,
-        weights: &[f32],
-        begin: usize,
-        count: usize,
-    ) {
+    unsafe fn multiply<L: Lanes>(&mut self, weights: &[f32], begin: usize, count: usize) {
         let (products, halves) = (self.products.as_mut_ptr(), self.halves.as_mut_ptr());
         let next = TILES * L::COUNT;
         // SAFETY: the caller ensures the weights and tiles; products and halves have room for `TILES` vectors at every place.
@@ -320,7 +305,7 @@ impl<const N: usize> Tiles<N> {
                 }
                 for tile in 0..count {
                     let (from, to) = (products.add(tile * L::COUNT), halves.add(row * 2 * next + tile * L::COUNT));
-                    transform::<V, L, 2, N>(&Transforms::<N>::OUTPUT, from, next, to, next);
+                    transform::<L, 2, N>(&Transforms::<N>::OUTPUT, from, next, to, next);
                 }
             }
         }
@@ -333,19 +318,14 @@ impl<const N: usize> Tiles<N> {
     /// The processor must have the lanes' instructions. The weights must be valid for a vector for each input channel, the tiles
     /// for a value for each input channel of T tiles, the products for writing T vectors.
     #[inline(always)]
-    unsafe fn multiply_at<L: Lanes<Factor = f32>, const T: usize>(
-        &self,
-        tiles: *const f32,
-        weights: *const f32,
-        products: *mut f32,
-    ) {
+    unsafe fn multiply_at<L: Lanes, const T: usize>(&self, tiles: *const f32, weights: *const f32, products: *mut f32) {
         // SAFETY: the caller ensures the same; the array of zeros has as many values as the widest lanes.
         unsafe {
             let mut sums = [L::load([0.0; MOST].as_ptr()); T];
             for channel in 0..self.channels {
-                let weight = L::load_factors(weights.add(channel * L::COUNT));
+                let weight = L::load(weights.add(channel * L::COUNT));
                 for (tile, sum) in sums.iter_mut().enumerate() {
-                    *sum = L::multiply_add(weight, L::splat(tiles.add(tile * self.filled + channel)), *sum);
+                    *sum = L::multiply_add(weight, L::splat(*tiles.add(tile * self.filled + channel)), *sum);
                 }
             }
             for (tile, sum) in sums.iter().enumerate() {
@@ -360,7 +340,7 @@ impl<const N: usize> Tiles<N> {
     ///
     /// The processor must have the lanes' instructions, and the tile must be less than [`TILES`].
     #[inline(always)]
-    unsafe fn pool<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>>(
+    unsafe fn pool<L: Lanes>(
         &self,
         tile: usize,
         start: &[f32; MOST],
@@ -373,10 +353,9 @@ impl<const N: usize> Tiles<N> {
         // arrays have `MOST` values, as many as the widest lanes.
         unsafe {
             let start = L::load(start.as_ptr());
-            let [above_left, below_left] =
-                combine_vectors::<V, L, 2, N>(&Transforms::<N>::OUTPUT, start, half, 2 * next);
+            let [above_left, below_left] = combine_vectors::<L, 2, N>(&Transforms::<N>::OUTPUT, start, half, 2 * next);
             let [above_right, below_right] =
-                combine_vectors::<V, L, 2, N>(&Transforms::<N>::OUTPUT, start, half.add(next), 2 * next);
+                combine_vectors::<L, 2, N>(&Transforms::<N>::OUTPUT, start, half.add(next), 2 * next);
             let window = [above_left, above_right, below_left, below_right];
             L::store(L::largest(window, winner.as_mut_ptr()), largest.as_mut_ptr());
         }
@@ -389,7 +368,7 @@ impl<const N: usize> Tiles<N> {
 ///
 /// The processor must have the lanes' instructions. `from` must be valid for N vectors at these distances, `to` for writing M.
 #[inline(always)]
-unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, const M: usize, const N: usize>(
+unsafe fn transform<L: Lanes, const M: usize, const N: usize>(
     factors: &[[f32; N]; M],
     from: *const f32,
     next_from: usize,
@@ -399,7 +378,7 @@ unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, co
     // SAFETY: the caller ensures the same; the array of zeros has as many values as the widest lanes.
     unsafe {
         let zeros = L::load([0.0; MOST].as_ptr());
-        for (i, sum) in combine_vectors::<V, L, M, N>(factors, zeros, from, next_from).into_iter().enumerate() {
+        for (i, sum) in combine_vectors::<L, M, N>(factors, zeros, from, next_from).into_iter().enumerate() {
             L::store(sum, to.add(i * next_to));
         }
     }
@@ -411,20 +390,20 @@ unsafe fn transform<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, co
 ///
 /// The processor must have the lanes' instructions. `from` must be valid for N vectors, `next` values from one to the next.
 #[inline(always)]
-unsafe fn combine_vectors<V: Copy, L: Lanes<Factor = f32, Factors = V, Vector = V>, const M: usize, const N: usize>(
+unsafe fn combine_vectors<L: Lanes, const M: usize, const N: usize>(
     factors: &[[f32; N]; M],
-    start: V,
+    start: L::Vector,
     from: *const f32,
     next: usize,
-) -> [V; M] {
+) -> [L::Vector; M] {
     let mut sums = [start; M];
     // SAFETY: the caller ensures that the vectors are there.
     unsafe {
         for i in 0..N {
-            let values = L::load_factors(from.add(i * next));
+            let values = L::load(from.add(i * next));
             for (sum, factors) in sums.iter_mut().zip(factors) {
                 if factors[i] != 0.0 {
-                    *sum = L::multiply_add(values, L::splat(&raw const factors[i]), *sum);
+                    *sum = L::multiply_add(values, L::splat(factors[i]), *sum);
                 }
             }
         }

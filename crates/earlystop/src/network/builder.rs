@@ -4,7 +4,6 @@ use tch::Device;
 
 use super::layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool};
 use super::plan::plan;
-use super::precision::Precision;
 use super::variables::Variables;
 use super::{Description, Network};
 use crate::error::Result;
@@ -22,13 +21,8 @@ pub struct NetworkBuilder {
 
 impl NetworkBuilder {
     pub(super) fn new(input: [usize; 3]) -> Self {
-        let description = Description {
-            input,
-            default_activation: Activation::Relu,
-            layers: Vec::new(),
-            frozen: Vec::new(),
-            precision: Precision::F32,
-        };
+        let description =
+            Description { input, default_activation: Activation::Relu, layers: Vec::new(), frozen: Vec::new() };
         Self { description, seed: 0 }
     }
 
@@ -83,12 +77,6 @@ impl NetworkBuilder {
         self
     }
 
-    /// Sets the compute precision of the layers. Default: [`Precision::F32`].
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.description.precision = precision;
-        self
-    }
-
     /// Sets the seed of the initial values and of the dropout masks. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -114,6 +102,6 @@ impl NetworkBuilder {
         }
         let mut variables = Variables::new(std::mem::take(&mut plan.variables), device)?;
         variables.initialize(seed, 0)?;
-        Ok(Network { description, plan, variables, device, seed, draws: 0, evaluation_precision: None })
+        Ok(Network { description, plan, variables, device, seed, draws: 0 })
     }
 }

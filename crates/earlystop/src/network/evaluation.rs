@@ -3,7 +3,7 @@
 use ndarray::s;
 use tch::Tensor;
 
-use super::{Network, OneThread, Precision};
+use super::{Network, OneThread};
 use crate::data::Examples;
 use crate::error::{Error, Result, torch};
 use crate::metrics;
@@ -30,21 +30,12 @@ impl Evaluation {
     }
 }
 
-/// Classifies all examples, in batches of 256 and in the network's precision.
+/// Classifies all examples, in batches of 256.
 ///
 /// # Errors
 ///
 /// If the images do not have the network's input size, or there are more classes than the network has.
 pub fn evaluate(network: &Network, examples: &Examples) -> Result<Evaluation> {
-    evaluate_in(network, examples, network.description().precision)
-}
-
-/// Classifies all examples like [`evaluate`], in another precision than the network's.
-///
-/// # Errors
-///
-/// As [`evaluate`].
-pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision) -> Result<Evaluation> {
     if examples.num_classes() > network.num_classes() {
         return Err(Error::data(
             "examples",
@@ -57,7 +48,7 @@ pub fn evaluate_in(network: &Network, examples: &Examples, precision: Precision)
         let range = begin..examples.len().min(begin + BATCH_SIZE);
         let images = tensor_of(&examples.images_f32(range.clone())?).map_err(torch("images"))?;
         let classes = examples.labels().slice(s![range]).mapv(i64::from);
-        tally.add(network, &images, &Tensor::try_from(classes).map_err(torch("labels"))?, precision)?;
+        tally.add(network, &images, &Tensor::try_from(classes).map_err(torch("labels"))?)?;
     }
     Ok(tally.finish())
 }
@@ -73,14 +64,8 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Classifies a batch of images; `classes` are the true ones, `[batch]`.
-    pub(crate) fn add(
-        &mut self,
-        network: &Network,
-        images: &Tensor,
-        classes: &Tensor,
-        precision: Precision,
-    ) -> Result<()> {
-        let logits = network.logits_in(images, precision)?;
+    pub(crate) fn add(&mut self, network: &Network, images: &Tensor, classes: &Tensor) -> Result<()> {
+        let logits = network.logits(images)?;
         let _one_thread = OneThread::begin();
         let on_device = classes.to_device(network.device());
         self.loss += logits.cross_entropy_for_logits(&on_device).double_value(&[]) * classes.numel() as f64;

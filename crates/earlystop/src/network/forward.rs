@@ -9,7 +9,7 @@ use super::layers::Activation;
 use super::one_thread::OneThread;
 use super::plan::{Op, Pads};
 use super::variables::in_memory_order;
-use super::{Loss, Network, Precision, Variables};
+use super::{Loss, Network, Variables};
 use crate::error::{Error, Result, torch};
 use crate::kernels::{ConvPool, Dense};
 use crate::random::{Purpose, stream};
@@ -35,17 +35,8 @@ impl Network {
     ///
     /// As [`Network::predict`].
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        self.logits_in(images, self.description.precision)
-    }
-
-    /// Computes [`Network::logits`] in another precision than the network's.
-    ///
-    /// # Errors
-    ///
-    /// As [`Network::predict`].
-    pub fn logits_in(&self, images: &Tensor, precision: Precision) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.run(images, precision, None, |_, _| {})
+        self.run(images, None, |_, _| {})
     }
 
     /// Computes the loss to minimize: the mean cross-entropy between the labels and the predictions.
@@ -61,7 +52,7 @@ impl Network {
         }
         let mut blocks = Vec::new();
         let training = Some(Training { iteration, blocks: &mut blocks });
-        let logits = self.run(images, self.description.precision, training, |_, _| {})?;
+        let logits = self.run(images, training, |_, _| {})?;
         if labels.size() != logits.size() {
             let expected = format!("one-hot labels of shape {:?}", logits.size());
             return Err(Error::data("labels", expected, format!("{:?}", labels.size())));
@@ -83,7 +74,7 @@ impl Network {
     pub fn activations(&self, images: &Tensor) -> Result<Vec<(String, ArrayD<f32>)>> {
         let _no_grad = tch::no_grad_guard();
         let mut activations: Vec<(String, Tensor)> = Vec::new();
-        let logits = self.run(images, self.description.precision, None, |layer, value| {
+        let logits = self.run(images, None, |layer, value| {
             match (self.description.layers[layer].name(), activations.last_mut()) {
                 (Some(name), Some((last, activation))) if name == last.as_str() => *activation = value.shallow_clone(),
                 (Some(name), _) => activations.push((name.to_owned(), value.shallow_clone())),
@@ -97,8 +88,7 @@ impl Network {
         }
         let array = |(name, value): (String, Tensor)| {
             let value = if value.dim() == 4 { value.permute([0, 2, 3, 1]) } else { value };
-            let value =
-                (&value.contiguous().to_device(Device::Cpu).to_kind(Kind::Float)).try_into().map_err(torch(&name))?;
+            let value = (&value.contiguous().to_device(Device::Cpu)).try_into().map_err(torch(&name))?;
             Ok((name, value))
         };
         activations.into_iter().map(array).collect()
@@ -108,7 +98,6 @@ impl Network {
     fn run(
         &self,
         images: &Tensor,
-        precision: Precision,
         mut training: Option<Training>,
         mut observe: impl FnMut(usize, &Tensor),
     ) -> Result<Tensor> {
@@ -123,13 +112,13 @@ impl Network {
                 (Op::Dropout { .. }, None) => continue,
                 (Op::ConvPool { weight, conv_pool }, _) => {
                     let layer = self.description.layers[*layer].name().unwrap_or_default();
-                    self.convolve_and_pool(&value, (layer, *weight), conv_pool, (precision, threads), blocks)
+                    self.convolve_and_pool(&value, (layer, *weight), conv_pool, threads, blocks)
                 }
-                (Op::Dense { weight, dense }, _) if precision == Precision::F32 => {
+                (Op::Dense { weight, dense }, _) => {
                     let layer = self.description.layers[*layer].name().unwrap_or_default();
                     self.multiply(&value, (layer, *weight), dense, threads, blocks)
                 }
-                _ => apply(op, &value, &self.variables, precision.kind()),
+                _ => apply(op, &value, &self.variables),
             };
             value = result.map_err(|source| {
                 let layer = &self.description.layers[*layer];
@@ -137,7 +126,7 @@ impl Network {
             })?;
             observe(*layer, &value);
         }
-        value.f_to_kind(Kind::Float).map_err(torch("softmax_classifier"))
+        Ok(value)
     }
 
     /// Runs one of our kernels. In training, records what its gradient needs.
@@ -146,10 +135,10 @@ impl Network {
         value: &Tensor,
         (layer, weight): (&str, usize),
         conv_pool: &ConvPool,
-        (precision, threads): (Precision, usize),
+        threads: usize,
         blocks: Option<&mut Vec<Block>>,
     ) -> Result<Tensor, TchError> {
-        let input = value.f_to_kind(Kind::Float)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let input = value.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         let [height, width, channels] = conv_pool.output().map(|size| size as i64);
         let mut output = Tensor::f_empty([input.size()[0], height, width, channels], (Kind::Float, Device::Cpu))?;
         let [weight, bias] = [weight, weight + 1].map(|index| self.variables.view(index));
@@ -162,14 +151,7 @@ impl Network {
         let (read, written) =
             unsafe { ([values(&input), values(&weight_in_memory), values(bias)], values_mut(&mut output)) };
         let [images, weight_values, bias_values] = read;
-        conv_pool.forward(
-            images,
-            [weight_values, bias_values],
-            precision == Precision::Bf16,
-            threads,
-            written,
-            winners.as_deref_mut(),
-        );
+        conv_pool.forward(images, [weight_values, bias_values], threads, written, winners.as_deref_mut());
         if let (Some(blocks), Some(winners)) = (blocks, winners) {
             output = output.f_set_requires_grad(true)?;
             let kernel = Kernel::ConvPool { conv_pool: conv_pool.clone(), winners };
@@ -187,7 +169,7 @@ impl Network {
         threads: usize,
         blocks: Option<&mut Vec<Block>>,
     ) -> Result<Tensor, TchError> {
-        let input = value.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let input = value.f_contiguous()?;
         let mut output = Tensor::f_empty([input.size()[0], dense.outputs() as i64], (Kind::Float, Device::Cpu))?;
         let [weight, bias] = [weight, weight + 1].map(|index| self.variables.view(index));
         let weight_in_memory = in_memory_order(weight);
@@ -231,17 +213,16 @@ struct Training<'a> {
     blocks: &'a mut Vec<Block>,
 }
 
-/// Runs an operation by libtorch. `kind` is the compute precision of convolutions and matrix products.
-fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<Tensor, TchError> {
+/// Runs an operation by libtorch.
+fn apply(op: &Op, value: &Tensor, variables: &Variables) -> Result<Tensor, TchError> {
     match *op {
         Op::Convolve { weight, stride, pads } => {
             let [left, right, top, bottom] = pads;
-            let value = value.f_to_kind(kind)?;
-            let [weight, bias] = weight_and_bias(variables, weight, kind)?;
+            let [weight, bias] = weight_and_bias(variables, weight);
             if left == right && top == bottom {
-                value.f_conv2d(&weight, Some(&bias), [stride; 2], [top, left], [1, 1], 1)
+                value.f_conv2d(weight, Some(bias), [stride; 2], [top, left], [1, 1], 1)
             } else {
-                value.f_constant_pad_nd(pads)?.f_conv2d(&weight, Some(&bias), [stride; 2], [0, 0], [1, 1], 1)
+                value.f_constant_pad_nd(pads)?.f_conv2d(weight, Some(bias), [stride; 2], [0, 0], [1, 1], 1)
             }
         }
         Op::MaxPool { kernel, stride, pads } => {
@@ -251,21 +232,21 @@ fn apply(op: &Op, value: &Tensor, variables: &Variables, kind: Kind) -> Result<T
         Op::Activate(Activation::Relu) => value.f_relu(),
         Op::Activate(Activation::Tanh) => value.f_tanh(),
         Op::Activate(Activation::Sigmoid) => value.f_sigmoid(),
-        Op::Activate(Activation::Linear) | Op::Dropout { .. } | Op::ConvPool { .. } => Ok(value.shallow_clone()),
+        Op::Activate(Activation::Linear) | Op::Dropout { .. } | Op::ConvPool { .. } | Op::Dense { .. } => {
+            Ok(value.shallow_clone())
+        }
         Op::Flatten => rows_in_memory_order(value),
-        Op::Multiply { weight } | Op::Dense { weight, .. } => {
-            let [weight, bias] = weight_and_bias(variables, weight, kind)?;
-            let weight = if weight.dim() == 4 { rows_in_memory_order(&weight)? } else { weight };
-            let product = value.f_to_kind(kind)?.f_linear(&weight, Some(&bias))?;
-            if matches!(op, Op::Dense { dense, .. } if dense.rectifies()) { product.f_relu() } else { Ok(product) }
+        Op::Multiply { weight } => {
+            let [weight, bias] = weight_and_bias(variables, weight);
+            let weight = if weight.dim() == 4 { rows_in_memory_order(weight)? } else { weight.shallow_clone() };
+            value.f_linear(&weight, Some(bias))
         }
     }
 }
 
-/// Converts the variables of a layer to the compute precision. Gradients are converted back.
-fn weight_and_bias(variables: &Variables, weight: usize, kind: Kind) -> Result<[Tensor; 2], TchError> {
-    let [weight, bias] = [weight, weight + 1].map(|index| variables.view(index).f_to_kind(kind));
-    Ok([weight?, bias?])
+/// Returns the variables of a layer.
+fn weight_and_bias(variables: &Variables, weight: usize) -> [&Tensor; 2] {
+    [weight, weight + 1].map(|index| variables.view(index))
 }
 
 /// Turns `[n, channels, height, width]` into `[n, height * width * channels]`, which moves nothing in channels-last memory.
@@ -282,7 +263,7 @@ fn drop_out(value: &Tensor, rate: f64, generator: &mut impl Rng) -> Result<Tenso
     let scale = (1.0 / (1.0 - rate)) as f32;
     let mask = (0..value.numel()).map(|_| if generator.r#gen::<f32>() < rate as f32 { 0.0 } else { scale });
     let mask = Tensor::f_from_slice(&mask.collect::<Vec<_>>())?.f_reshape(value.size())?;
-    value.f_mul(&mask.f_to_device(value.device())?.f_to_kind(value.kind())?)
+    value.f_mul(&mask.f_to_device(value.device())?)
 }
 
 #[cfg(test)]
@@ -339,33 +320,14 @@ mod tests {
     #[test]
     fn images_stay_channels_last_from_end_to_end() {
         let network = tutorial().build(Device::Cpu).unwrap();
-        for precision in [Precision::F32, Precision::Bf16] {
-            let mut strides = Vec::new();
-            let observe = |_: usize, value: &Tensor| {
-                strides.push(value.stride());
-            };
-            let _ = network.run(&images(2), precision, None, observe).unwrap();
-            // The channels lie side by side.
-            for (stride, channels) in strides.iter().zip([16, 36]) {
-                assert_eq!((stride[1], stride[3]), (1, channels), "{strides:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn bf16_computes_the_same_to_its_precision_and_gives_f32() {
-        let network = tutorial().precision(Precision::Bf16).build(Device::Cpu).unwrap();
-        let (found, expected) = (network.logits(&images(3)).unwrap(), textbook(&network, &images(3)));
-        assert_eq!(found.kind(), Kind::Float);
-        let in_f32 = network.logits_in(&images(3), Precision::F32).unwrap();
-        assert!((in_f32 - &expected).abs().max().double_value(&[]) < 1e-5);
-        let difference = (found - &expected).abs().max().double_value(&[]);
-        let largest = expected.abs().max().double_value(&[]);
-        assert!(difference > 0.0 && difference < 0.02 * largest, "{difference} of {largest}");
-        let labels = Tensor::eye(10, (Kind::Float, Device::Cpu)).narrow(0, 0, 3);
-        let loss = network.training_loss(&images(3), &labels, 1).unwrap();
-        for (_, gradient) in network.gradients(&loss).unwrap() {
-            assert_eq!(gradient.kind(), Kind::Float);
+        let mut strides = Vec::new();
+        let observe = |_: usize, value: &Tensor| {
+            strides.push(value.stride());
+        };
+        let _ = network.run(&images(2), None, observe).unwrap();
+        // The channels lie side by side.
+        for (stride, channels) in strides.iter().zip([16, 36]) {
+            assert_eq!((stride[1], stride[3]), (1, channels), "{strides:?}");
         }
     }
 
@@ -462,13 +424,11 @@ mod tests {
             .flatten()
             .softmax_classifier(10);
         let other = tutorial().default_activation(Activation::Tanh);
-        for network in [tutorial(), tutorial().precision(Precision::Bf16), other, mixed] {
+        for network in [tutorial(), other, mixed] {
             let network = network.build(Device::Cpu).unwrap();
             for none in [images(0), images(0).reshape([0, 784])] {
                 assert_eq!(network.predict(&none).unwrap().size(), [0, 10]);
-                for precision in [Precision::F32, Precision::Bf16] {
-                    assert_eq!(network.logits_in(&none, precision).unwrap().size(), [0, 10]);
-                }
+                assert_eq!(network.logits(&none).unwrap().size(), [0, 10]);
                 for ((name, none), (_, one)) in
                     network.activations(&none).unwrap().iter().zip(network.activations(&images(1)).unwrap())
                 {

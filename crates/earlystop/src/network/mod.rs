@@ -13,7 +13,6 @@ mod loss;
 mod loss_tests;
 mod one_thread;
 mod plan;
-mod precision;
 mod summary;
 mod variables;
 
@@ -22,11 +21,10 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 pub use builder::NetworkBuilder;
-pub use evaluation::{Evaluation, evaluate, evaluate_in};
+pub use evaluation::{Evaluation, evaluate};
 pub use layers::{Activation, Conv2d, Dropout, FullyConnected, Layer, MaxPool, Padding};
 pub use loss::Loss;
 pub use plan::Shape;
-pub use precision::Precision;
 pub use variables::Variables;
 
 pub(crate) use evaluation::Tally;
@@ -49,9 +47,6 @@ pub struct Description {
     /// The names of the frozen layers.
     #[serde(default)]
     pub frozen: Vec<String>,
-    /// The compute precision.
-    #[serde(default)]
-    pub precision: Precision,
 }
 
 impl Description {
@@ -98,23 +93,12 @@ pub struct Network {
     device: Device,
     seed: u64,
     draws: u64,
-    /// The precision of evaluations in a trainer, if it is another one.
-    evaluation_precision: Option<Precision>,
 }
 
 impl Network {
     /// Starts a network for images of `[height, width, channels]`.
     pub fn builder(input: [usize; 3]) -> NetworkBuilder {
         NetworkBuilder::new(input)
-    }
-
-    /// Returns the precision in which a trainer evaluates the network.
-    pub(crate) fn evaluation_precision(&self) -> Precision {
-        self.evaluation_precision.unwrap_or(self.description.precision)
-    }
-
-    pub(crate) fn set_evaluation_precision(&mut self, precision: Precision) {
-        self.evaluation_precision = Some(precision);
     }
 
     /// Initializes all variables with new random values, different ones at each call.
@@ -247,5 +231,13 @@ pub(crate) mod tests {
         let network = tutorial().default_activation(Activation::Tanh).build(Device::Cpu).unwrap();
         let json = serde_json::to_string(network.description()).unwrap();
         assert_eq!(&serde_json::from_str::<Description>(&json).unwrap(), network.description());
+    }
+
+    #[test]
+    fn a_description_of_an_earlier_version_is_read() {
+        let network = tutorial().build(Device::Cpu).unwrap();
+        let mut json = serde_json::to_value(network.description()).unwrap();
+        json["precision"] = "bf16".into();
+        assert_eq!(&serde_json::from_value::<Description>(json).unwrap(), network.description());
     }
 }

@@ -27,8 +27,6 @@ pub enum Event {
         /// The learning rate of the next step.
         learning_rate: f64,
     },
-    /// The network computes in bf16, for which this processor has no instructions.
-    SlowPrecision,
     /// libtorch's threads wait by spinning, which slows the training of a model of your own down many times while other processes
     /// are busy.
     SpinningThreads,
@@ -97,9 +95,6 @@ impl fmt::Display for Event {
             }
             Self::LearningRateReduced { iteration, learning_rate } => {
                 write!(f, "Learning rate reduced to {learning_rate:.3e} after iteration {iteration}")
-            }
-            Self::SlowPrecision => {
-                write!(f, "Note: this processor has no instructions for bf16, which makes it slower than f32.")
             }
             Self::SpinningThreads => write!(
                 f,

@@ -6,7 +6,7 @@ use crate::checkpoint::Metadata;
 use crate::data::{Examples, ImageBatch};
 use crate::early_stopping::Metric;
 use crate::error::{Error, Result, torch};
-use crate::network::{Loss, Network, Precision, Tally};
+use crate::network::{Loss, Network, Tally};
 use crate::optimizer::{Optimizer, Trainable};
 
 impl Model for Network {
@@ -38,7 +38,6 @@ impl Model for Network {
         Metadata::from([
             ("network".to_owned(), json(serde_json::to_string(self.description()))),
             ("network_seed".to_owned(), self.seed().to_string()),
-            ("evaluation_precision".to_owned(), json(serde_json::to_string(&self.evaluation_precision()))),
         ])
     }
 
@@ -51,10 +50,6 @@ impl Model for Network {
     fn depends_on_threads(&self) -> bool {
         false
     }
-
-    fn is_emulated(&self) -> bool {
-        ![self.description().precision, self.evaluation_precision()].into_iter().all(Precision::is_native)
-    }
 }
 
 /// The numbers of a batch are the sum of the images' losses, and for each image 1 if it is classified correctly, else 0.
@@ -64,7 +59,7 @@ impl EvaluateByBatch for Network {
     fn evaluate_batch(&self, (images, labels): &ImageBatch) -> Result<Vec<f64>> {
         let mut tally = Tally::default();
         let classes = labels.f_argmax(1, false).map_err(torch("labels"))?;
-        tally.add(self, images, &classes, self.evaluation_precision())?;
+        tally.add(self, images, &classes)?;
         let correct = tally.correct.iter().map(|&correct| f64::from(u8::from(correct)));
         Ok(std::iter::once(tally.loss).chain(correct).collect())
     }
@@ -111,12 +106,6 @@ impl Trainer<Network> {
 }
 
 impl TrainerBuilder<Network> {
-    /// Sets the compute precision of evaluations. Default: the network's.
-    pub fn evaluate_in(mut self, precision: Precision) -> Self {
-        self.model.set_evaluation_precision(precision);
-        self
-    }
-
     /// Records the accuracy on a test set at each evaluation, to compare stopping rules afterwards. It decides nothing.
     pub fn record_test_accuracy(mut self, test: &Examples) -> Self {
         match fit("test", test, &self.model) {

@@ -303,9 +303,6 @@ impl<M: Model> Trainer<M> {
         if std::mem::replace(&mut self.noted, true) {
             return;
         }
-        if self.model.is_emulated() {
-            self.ask(&Event::SlowPrecision, report);
-        }
         if self.model.depends_on_threads() && kernels::libtorchs_threads_spin() {
             self.ask(&Event::SpinningThreads, report);
         }

@@ -137,11 +137,6 @@ pub trait Model {
     fn depends_on_threads(&self) -> bool {
         true
     }
-
-    /// Says whether the model computes in a format for which this processor has no instructions.
-    fn is_emulated(&self) -> bool {
-        false
-    }
 }
 
 /// Evaluates a model one batch at a time, so that several [processes](crate::processes) can divide a data set: see [`Model::by_batch`].

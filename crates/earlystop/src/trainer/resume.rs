@@ -227,8 +227,7 @@ fn read_state(path: &Path) -> Result<(RunState, Option<Position>)> {
     let json = checkpoint.metadata().get(KEY);
     let json = json.ok_or_else(|| problem("expected the state of a trainer, found none".to_owned()))?;
     let read = serde_json::from_str(json);
-    let mut state: RunState = read.map_err(|error| problem(format!("the trainer's state: {error}")))?;
-    state.settings.complete();
+    let state: RunState = read.map_err(|error| problem(format!("the trainer's state: {error}")))?;
     Ok((state, checkpoint.position()?))
 }
 

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::checkpoint::Metadata;
 use crate::data::Order;
 use crate::early_stopping::{Plateau, Reductions, Rule, SavedStopping};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Processor};
-use crate::network::Precision;
 use crate::optimizer::{self, Schedule};
 
 /// The state of a run without its tensors.
@@ -117,12 +116,21 @@ impl Settings {
         settings.into_iter().map(|(name, value)| (name, json_or_text(value))).collect()
     }
 
-    /// Adds what files of earlier versions do not say of a network.
-    pub(super) fn complete(&mut self) {
-        if ["network", "network_seed"].iter().all(|name| self.model.contains_key(*name)) {
-            let precision = serde_json::to_value(Precision::default()).unwrap_or_default();
-            self.model.entry("evaluation_precision").or_insert(precision);
+    /// Takes out the precisions in which a network computes. In earlier versions, `bf16` could be chosen instead of `f32`, for
+    /// the network and for its evaluations.
+    fn take_precisions(&mut self) -> Value {
+        let mut precisions = json!({"precision": "f32", "evaluation_precision": "f32"});
+        if !self.model.contains_key("network_seed") {
+            return precisions; // a model of the user's own, whose settings may have any name
         }
+        let network = self.model.get_mut("network").and_then(Value::as_object_mut);
+        if let Some(precision) = network.and_then(|network| network.remove("precision")) {
+            precisions["precision"] = precision;
+        }
+        if let Some(precision) = self.model.remove("evaluation_precision") {
+            precisions["evaluation_precision"] = precision;
+        }
+        precisions
     }
 }
 
@@ -187,6 +195,15 @@ struct Instructions {
     libtorch: String,
 }
 
+impl Instructions {
+    /// Uses today's name for instructions that earlier versions told apart, though they give the same bits.
+    fn rename(&mut self) {
+        if self.earlystop == "AVX-512 with bf16" {
+            Processor::Avx512.name().clone_into(&mut self.earlystop);
+        }
+    }
+}
+
 impl Environment {
     /// Describes this process.
     pub(super) fn here(device: tch::Device) -> Self {
@@ -214,7 +231,11 @@ impl Differences {
     /// Compares the state in a checkpoint with the state as the trainer would save it now. Says nothing of the number of threads
     /// where results do not depend on it.
     pub(super) fn between(checkpoint: &RunState, now: &RunState, depends_on_threads: bool) -> Self {
-        let mut checkpoint = checkpoint.clone();
+        let (mut checkpoint, mut now) = (checkpoint.clone(), now.clone());
+        let precisions = [&mut checkpoint, &mut now].map(|state| state.settings.take_precisions());
+        if let Some(instructions) = &mut checkpoint.environment.instructions {
+            instructions.rename();
+        }
         if !depends_on_threads {
             checkpoint.environment.threads = now.environment.threads;
         }
@@ -236,6 +257,7 @@ impl Differences {
         compare("", &checkpoint.environment, &now.environment, &mut notes);
         compare("test_data", &checkpoint.test_data, &now.test_data, &mut notes);
         let mut settings = Vec::new();
+        compare("", &precisions[0], &precisions[1], &mut settings);
         compare("", &checkpoint.settings, &now.settings, &mut settings);
         Self { settings, notes }
     }

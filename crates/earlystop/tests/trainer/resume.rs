@@ -8,7 +8,6 @@ use std::thread;
 
 use earlystop::checkpoint::{Checkpoint, Metadata, Saver, Store};
 use earlystop::early_stopping::{Patience, Rule, StopKind};
-use earlystop::network::Precision;
 use earlystop::tch::Device;
 use earlystop::trainer::{Event, Resume, TrainerBuilder};
 use earlystop::{Error, Examples, Network, Optimizer, Trainer};
@@ -118,6 +117,73 @@ fn checkpoints_of_earlier_versions_resume_with_notes_of_what_is_unknown() {
     assert_eq!(bits(trainer.network()), bits(straight.network()));
 }
 
+/// Edits the latest checkpoint to what an earlier version wrote that let a network choose its compute precision.
+fn set_precisions(folder: &Path, precision: &str, of_evaluations: Option<&str>) {
+    edit_state(&latest(folder), |state| {
+        let settings = &mut state["settings"];
+        settings["network"]["precision"] = precision.into();
+        if let Some(precision) = of_evaluations {
+            settings["evaluation_precision"] = precision.into();
+        }
+    });
+}
+
+#[test]
+fn checkpoints_of_networks_that_computed_in_f32_resume_with_the_same_bits() {
+    let mut straight = builder().stop_when(Rule::never()).build().unwrap();
+    straight.optimize(40, |_| ()).unwrap();
+    for of_evaluations in [None, Some("f32")] {
+        let folder = run_of(10);
+        set_precisions(folder.path(), "f32", of_evaluations);
+        let mut trainer = in_folder(builder(), folder.path());
+        assert_eq!(notes(&mut trainer, Resume::latest()), [""; 0]);
+        trainer.optimize_to(40, |_| ()).unwrap();
+        assert_eq!(bits(trainer.network()), bits(straight.network()));
+    }
+}
+
+#[test]
+fn checkpoints_of_networks_that_computed_in_bf16_resume_only_with_new_settings() {
+    let of_network = "precision: \"bf16\" in the checkpoint, \"f32\" now";
+    let of_evaluations = "evaluation_precision: \"bf16\" in the checkpoint, \"f32\" now";
+    for (precisions, expected) in [
+        (("bf16", Some("f32")), &[of_network][..]),
+        (("f32", Some("bf16")), &[of_evaluations]),
+        (("bf16", Some("bf16")), &[of_evaluations, of_network]),
+        (("bf16", None), &[of_network]),
+    ] {
+        let folder = run_of(10);
+        set_precisions(folder.path(), precisions.0, precisions.1);
+        let mut trainer = in_folder(builder(), folder.path());
+        match trainer.resume(|_| ()).unwrap_err() {
+            Error::SettingsDiffer { differences, .. } => assert_eq!(differences, expected, "{precisions:?}"),
+            error => panic!("{error}"),
+        }
+        assert_eq!(notes(&mut trainer, Resume::latest().with_new_settings()), expected);
+        assert_eq!(trainer.optimize_to(40, |_| ()).unwrap().iterations, 40);
+        // What was written since is as any other checkpoint.
+        drop(trainer);
+        assert_eq!(notes(&mut in_folder(builder(), folder.path()), Resume::latest()), [""; 0]);
+    }
+}
+
+/// Earlier versions told processors with bf16 instructions apart, on which `f32` has the same bits.
+#[test]
+fn the_former_name_of_the_same_instructions_is_no_difference() {
+    let folder = run_of(10);
+    let path = latest(folder.path());
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&checkpoint.metadata()["trainer"]).unwrap();
+    let is_avx512 = state["environment"]["instructions"]["earlystop"] == "AVX-512";
+    edit_state(&path, |state| state["environment"]["instructions"]["earlystop"] = "AVX-512 with bf16".into());
+    let found = notes(&mut in_folder(builder(), folder.path()), Resume::latest());
+    assert_eq!(found.is_empty(), is_avx512, "{found:?}");
+    assert!(
+        found.iter().all(|note| note.starts_with("instructions.earlystop: \"AVX-512\" in the checkpoint")),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn other_instructions_are_noted_and_other_threads_change_nothing() {
     let folder = run_of(10);
@@ -134,12 +200,12 @@ fn other_instructions_are_noted_and_other_threads_change_nothing() {
 #[test]
 fn other_settings_are_named_and_the_caller_chooses() {
     let folder = run_of(20);
-    let trainer = builder().batch_size(16).evaluate_in(Precision::Bf16).patience(50).checkpoints(folder.path());
+    let trainer = builder().batch_size(16).evaluate_every(20).patience(50).checkpoints(folder.path());
     let mut other = trainer.build().unwrap();
     let before = bits(other.network());
     let message = other.resume(|_| ()).unwrap_err().to_string();
     assert!(message.contains("\n  batch_size: 32 in the checkpoint, 16 now"), "{message}");
-    assert!(message.contains("\n  evaluation_precision: \"f32\" in the checkpoint, \"bf16\" now"), "{message}");
+    assert!(message.contains("\n  evaluate_every: 10 in the checkpoint, 20 now"), "{message}");
     assert!(message.contains("\n  rule"), "{message}");
     assert!(message.contains("with_new_settings()"), "{message}");
     assert_eq!(bits(other.network()), before);
