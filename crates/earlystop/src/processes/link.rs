@@ -10,10 +10,10 @@ pub(crate) trait Link: Send {
     /// The number of processes.
     fn count(&self) -> usize;
 
-    /// Gathers equally many bytes of each process in the order of their numbers.
+    /// Gathers as many bytes from each process as `mine` has, in the order of the processes' numbers.
     fn all_gather(&self, mine: &[u8], all: &mut [u8]);
 
-    /// Gathers so many bytes of each process, at most `i32::MAX` in all.
+    /// Gathers bytes from all processes, whose numbers of bytes are `lengths`; at most `i32::MAX` bytes in all.
     fn all_gather_lengths(&self, mine: &[u8], lengths: &[usize]) -> Vec<u8>;
 
     /// Sends bytes to another process, and receives others from it. Each is at most `i32::MAX` long.

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{Link, Processes};
 
-/// Does some work on so many threads, each of which is a process of its own.
+/// Runs `work` on `count` threads, each of which stands for a process.
 pub(crate) fn on_threads(count: usize, work: impl Fn(Processes) + Send + Sync) {
     let table = Arc::new(Table { barrier: Barrier::new(count), messages: Mutex::new(vec![Vec::new(); count]) });
     let mut links = (0..count).map(|rank| Thread::new(rank, count, &table)).collect::<Vec<_>>();

@@ -88,14 +88,18 @@ impl Drop for Background {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
     use ndarray::{Array1, Array3};
-    use tch::Device;
+    use tch::{Device, Kind, Tensor, nn};
 
-    use crate::checkpoint::Store;
-    use crate::trainer::Trainer;
-    use crate::{Examples, Network, Optimizer};
+    use crate::checkpoint::{Keep, Store};
+    use crate::data::TensorData;
+    use crate::optimizer::Trainable;
+    use crate::trainer::{BatchIter, Model, Scores, Trainer};
+    use crate::{Examples, Loss, Network, Optimizer, Result};
 
     fn trainer(layers: &[i64], folder: &std::path::Path, in_background: bool) -> Trainer {
         let examples =
@@ -107,6 +111,57 @@ mod tests {
         let optimizer = Optimizer::adam(&network, 1e-4).unwrap();
         let trainer = Trainer::builder(network, optimizer, &examples, &examples);
         trainer.checkpoints(folder).save_in_background(in_background).build().unwrap()
+    }
+
+    /// A model that gets better with each evaluation.
+    struct Improving {
+        variables: nn::VarStore,
+        weight: Tensor,
+        evaluations: Cell<i64>,
+    }
+
+    impl Model for Improving {
+        type Batch = [Tensor; 1];
+
+        fn variables(&self) -> &dyn Trainable {
+            &self.variables
+        }
+
+        fn loss(&self, [batch]: &Self::Batch, _iteration: u64) -> Result<Loss> {
+            Ok((&self.weight * batch).sum(Kind::Float).into())
+        }
+
+        fn evaluate(&self, _batches: BatchIter<Self::Batch>) -> Result<Scores> {
+            self.evaluations.set(self.evaluations.get() + 1);
+            Ok(Scores::from([("loss", -self.evaluations.get() as f64)]))
+        }
+    }
+
+    /// To allocate memory for a state takes as long as to copy it, or longer.
+    #[test]
+    fn the_memory_of_a_copy_is_used_again() {
+        for is_best_in_memory in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let variables = nn::VarStore::new(Device::Cpu);
+            let weight = variables.root().zeros("weight", &[3]);
+            let optimizer = Optimizer::sgd(&variables, 1e-3).unwrap();
+            let model = Improving { variables, weight, evaluations: Cell::new(0) };
+            let data = || TensorData::new([Tensor::ones([1], (Kind::Float, Device::Cpu))]).unwrap();
+            let trainer = Trainer::for_model(model, optimizer, data(), data()).batch_size(1).evaluate_every(1);
+            let trainer = trainer.patience(10).checkpoints(folder.path()).keep(Keep::last(1));
+            let trainer = trainer.keep_best_in_memory(is_best_in_memory).save_in_background(true);
+            let mut trainer = trainer.build().unwrap();
+            let mut places = BTreeSet::new();
+            for _ in 0..6 {
+                trainer.optimize(1, |_| ()).unwrap();
+                let spare = trainer.commits.spare.iter().flatten();
+                places.extend(spare.map(|copy| copy.tensor().unwrap().data_ptr() as usize));
+            }
+            // The best one is in one copy, and in turn the other.
+            let copies = if is_best_in_memory { 2 } else { 1 };
+            let tensors = trainer.tensors().unwrap().len();
+            assert_eq!(places.len(), copies * tensors, "the best in memory: {is_best_in_memory}");
+        }
     }
 
     fn median(mut times: Vec<Duration>) -> f64 {

@@ -85,8 +85,8 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
-    /// Computes the gradient of a batch in so many parts, and adds them up: for batches that do not fit into memory at once, and for
-    /// [several processes](Self::processes), each of which computes some of the parts. Default: 1.
+    /// Sets the number of parts of a batch, whose gradients are computed one after the other and added up: for batches that do not
+    /// fit into memory at once, and for [several processes](Self::processes), each of which computes some of the parts. Default: 1.
     ///
     /// The sum is the gradient of the whole batch, up to rounding, unless the model treats the examples of a batch together, as batch
     /// normalization does. The optimizer makes one step for each batch, as without parts.

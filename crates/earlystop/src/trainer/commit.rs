@@ -36,7 +36,7 @@ pub(super) struct Commits {
     /// Why the run in the folder could not be resumed, if that was tried.
     pub(super) resume_error: Option<String>,
     /// Copies of tensors from an earlier save.
-    spare: Option<Vec<NamedTensor<'static>>>,
+    pub(super) spare: Option<Vec<NamedTensor<'static>>>,
     /// How many of the store's warnings were reported.
     reported_warnings: usize,
     /// Whether the folder was locked and found to be this run's.
@@ -292,21 +292,22 @@ impl<M: Model> Trainer<M> {
         }
         let Job { best, mut now, .. } = job;
         let is_in_folder = now.is_saved && commits.settings.keeps_best;
-        let kept = if now.is_best && !is_in_folder {
-            if !is_copy && self.best.is_wanted() {
-                let spare = best.or_else(|| self.best.take()).map(|kept| kept.tensors);
-                now.tensors = copies_of(&now.tensors, spare)?;
-            }
-            Some(now)
-        } else {
+        if now.is_best && !is_in_folder && self.best.is_wanted() {
+            let earlier = best.or_else(|| self.best.take()).map(|earlier| earlier.tensors);
             if is_copy {
-                commits.spare = Some(now.tensors);
+                commits.spare = earlier;
+            } else {
+                now.tensors = copies_of(&now.tensors, earlier)?;
             }
-            // The one before is still needed, unless this one is better or the folder keeps it.
-            best.filter(|best| !(now.is_best || best.is_saved && commits.settings.keeps_best))
-        };
-        if let Some(kept) = kept {
-            self.best.keep(kept);
+            self.best.keep(now);
+            return outcome.map(drop);
+        }
+        // The one before is still needed, unless this one is better or the folder keeps it.
+        if let Some(best) = best.filter(|best| !(now.is_best || best.is_saved && commits.settings.keeps_best)) {
+            self.best.keep(best);
+        }
+        if is_copy {
+            commits.spare = Some(now.tensors);
         }
         outcome.map(drop)
     }

@@ -162,16 +162,13 @@ impl<M: Model> Trainer<M> {
                 seeds.next_u64(); // that of another process's batch
             }
         }
-        let mut words = Vec::new();
         let mut numbers = Vec::new();
         for number in mine {
             let batch = batch(number)?;
-            let found = self.seeded(&mut seeds, || model.evaluate_batch(&batch))?;
-            words.extend((found.len() as u64).to_le_bytes());
-            words.extend(found.iter().flat_map(|number| number.to_le_bytes()));
-            numbers.push(found);
+            numbers.push(self.seeded(&mut seeds, || model.evaluate_batch(&batch))?);
         }
         if processes.are_several() {
+            let words = words_of(&numbers);
             numbers = processes.meet(Topic::Scores, &words)?.iter().flat_map(|words| numbers_of(words)).collect();
         }
         model.combine(&numbers)
@@ -232,7 +229,17 @@ impl<M: Model> Trainer<M> {
     }
 }
 
-/// Reads the numbers of the batches of one process.
+/// Writes the numbers of batches: how many a batch has, and then these.
+fn words_of(batches: &[Vec<f64>]) -> Vec<u8> {
+    let mut words = Vec::new();
+    for numbers in batches {
+        words.extend((numbers.len() as u64).to_le_bytes());
+        words.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    }
+    words
+}
+
+/// Reads what [`words_of`] one process has written.
 fn numbers_of(mut words: &[u8]) -> Vec<Vec<f64>> {
     let mut batches = Vec::new();
     while let Some((length, rest)) = words.split_first_chunk() {
