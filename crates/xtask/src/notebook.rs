@@ -35,10 +35,10 @@ Executes notebooks from fresh kernels and checks what they show.
 
     cargo xtask notebook [--write | --check | --twice] [NAME...]
 
-NAME is the name of a notebook in notebooks/, or a path; without one it is all notebooks there.
+NAME is the name of a notebook in notebooks/, or a path; without one it is all notebooks there, at once.
 The executed notebooks are left in target/notebooks/, as .ipynb and as .html.
 
-    --write     write the outputs back into the notebooks themselves
+    --write     write the outputs back into the notebooks themselves, one after the other
     --check     execute nothing: check the notebooks as they are
     --twice     run every cell twice in a row, with short trainings, and check only that none fails";
 
@@ -75,49 +75,46 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         return notebooks.iter().try_for_each(|notebook| check(notebook));
     }
     let environment = setup::ensure(&workspace)?;
-    if task == Task::Twice {
-        return execute_twice(&workspace, &environment, &notebooks);
+    match task {
+        // One after the other, since they print how long a training took.
+        Task::Write => notebooks.iter().try_for_each(|notebook| execute(&workspace, &environment, notebook, true)),
+        Task::Twice => at_once(&notebooks, |notebook| execute_twice(&workspace, &environment, notebook)),
+        _ => at_once(&notebooks, |notebook| execute(&workspace, &environment, notebook, false)),
     }
-    execute(&workspace, &environment, &notebooks, task == Task::Write)
 }
 
 /// Executes all notebooks and checks what comes out; then once more with every cell run twice.
-///
-/// All notebooks at once, each from kernels of its own: for most of the time a kernel compiles, which one thread does.
 pub(crate) fn execute_all(workspace: &Workspace, environment: &Environment) -> Result<()> {
-    let notebooks = all(workspace)?;
-    let run = |notebook| {
+    at_once(&all(workspace)?, |notebook| {
         execute(workspace, environment, notebook, false)?;
         execute_twice(workspace, environment, notebook)
-    };
+    })
+}
+
+/// Does something with all notebooks at once, each in kernels of its own: for most of the time a kernel compiles, which one thread
+/// does.
+fn at_once(notebooks: &[PathBuf], run: impl Fn(&Path) -> Result<()> + Sync) -> Result<()> {
+    let run = &run;
     thread::scope(|scope| {
-        let run = &run;
-        let threads: Vec<_> = notebooks.chunks(1).map(|notebook| scope.spawn(move || run(notebook))).collect();
+        let threads: Vec<_> = notebooks.iter().map(|notebook| scope.spawn(move || run(notebook))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 
-/// Executes notebooks with every cell run twice, as people do who change one: no cell may fail the second time.
-fn execute_twice(workspace: &Workspace, environment: &Environment, notebooks: &[PathBuf]) -> Result<()> {
-    let folder = workspace.root.join("target/notebooks/twice");
-    for notebook in notebooks {
-        eprintln!("Executing every cell of {} twice ...", notebook.display());
-        execute::execute_twice(environment, notebook, &folder)?;
-    }
-    Ok(())
+/// Executes a notebook with every cell run twice, as people do who change one: no cell may fail the second time.
+fn execute_twice(workspace: &Workspace, environment: &Environment, notebook: &Path) -> Result<()> {
+    eprintln!("Executing every cell of {} twice ...", notebook.display());
+    execute::execute_twice(environment, notebook, &workspace.root.join("target/notebooks/twice")).map(drop)
 }
 
-fn execute(workspace: &Workspace, environment: &Environment, notebooks: &[PathBuf], write: bool) -> Result<()> {
-    let folder = workspace.root.join("target/notebooks");
-    for notebook in notebooks {
-        eprintln!("Executing {} ...", notebook.display());
-        let executed = execute::execute(environment, notebook, &folder)?;
-        check(&executed)?;
-        if write {
-            write_back(&executed, notebook)?;
-        }
-        println!("{}", executed.with_extension("html").display());
+fn execute(workspace: &Workspace, environment: &Environment, notebook: &Path, write: bool) -> Result<()> {
+    eprintln!("Executing {} ...", notebook.display());
+    let executed = execute::execute(environment, notebook, &workspace.root.join("target/notebooks"))?;
+    check(&executed)?;
+    if write {
+        write_back(&executed, notebook)?;
     }
+    println!("{}", executed.with_extension("html").display());
     Ok(())
 }
 
