@@ -13,6 +13,10 @@ use std::process::{Command, Stdio};
 
 use long::is_long;
 
+/// Variables that cargo sets for a test. With `OUT_DIR`, a build script of a dependency would run again, and all that depends on it
+/// would be compiled again.
+const OURS: [&str; 2] = ["LD_LIBRARY_PATH", "OUT_DIR"];
+
 /// The project `digits`.
 struct Project {
     folder: tempfile::TempDir,
@@ -72,7 +76,7 @@ impl Project {
         for (name, _) in std::env::vars_os() {
             if name
                 .to_str()
-                .is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" || name == "LD_LIBRARY_PATH")
+                .is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" || OURS.contains(&name))
             {
                 cargo.env_remove(name);
             }

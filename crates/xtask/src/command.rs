@@ -105,8 +105,22 @@ pub(crate) fn run(tried: &str, command: &mut Command) -> Result<()> {
 /// The cargo that runs this program, in the clone's root.
 pub(crate) fn cargo(workspace: &Workspace) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_cargo_run(&mut cargo);
     cargo.current_dir(&workspace.root);
     cargo
+}
+
+/// Removes what `cargo run` has set. Some build scripts run again where it differs, and with them minutes of compilation: what
+/// `cargo xtask` has compiled would be compiled anew by a user's own cargo, by a kernel that Jupyter starts, and by tests that run cargo.
+pub(crate) fn forget_cargo_run(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
+        command.env_remove(name);
+    }
+}
+
+fn is_set_by_cargo_run(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+    name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Prints a command line of cargo and runs it as [`run`] does.
@@ -163,5 +177,11 @@ mod tests {
         let error = run("try it", &mut Command::new("no-such-program-here")).unwrap_err();
         assert!(error.to_string().contains("start no-such-program-here"), "{error}");
         assert_eq!(ask(&mut Command::new("no-such-program-here")), None);
+    }
+
+    #[test]
+    fn what_a_person_sets_for_cargo_is_kept() {
+        assert!(!["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"].into_iter().any(is_set_by_cargo_run));
+        assert!(["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"].into_iter().all(is_set_by_cargo_run));
     }
 }

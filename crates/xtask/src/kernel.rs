@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Error, Result};
+use crate::{Error, Result, command};
 
 /// The kernel's program in `.kernel/bin`.
 pub(crate) const PROGRAM: &str = "earlystop-kernel";
@@ -43,9 +43,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
 
 /// Sets the environment in which notebooks' dependencies are compiled, by a kernel or for it: what differs is compiled anew.
 pub(crate) fn set_for_compiling(command: &mut Command) {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
-        command.env_remove(name);
-    }
+    command::forget_cargo_run(command);
     // evcxr sets RUSTFLAGS, which these would replace.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     // As the folder's profile says: another value would have the crate compiled anew, for a minute.
@@ -59,27 +57,14 @@ fn thread_settings(is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'sta
     (!chosen).then_some(("GOMP_SPINCOUNT", "1000"))
 }
 
-/// Whether `cargo run` sets this variable. Some build scripts run again when it differs, so that a kernel started by
-/// Jupyter would compile anew what one started by `cargo xtask` has compiled.
-fn is_set_by_cargo_run(name: &str) -> bool {
-    const PREFIXES: [&str; 5] = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
-    name == "CARGO" || name == "OUT_DIR" || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_set_by_cargo_run, thread_settings};
+    use super::thread_settings;
 
     #[test]
     fn threads_do_not_spin_unless_the_caller_wants_them_to() {
         assert_eq!(thread_settings(|_| false), Some(("GOMP_SPINCOUNT", "1000")));
         assert_eq!(thread_settings(|name| name == "GOMP_SPINCOUNT"), None);
         assert_eq!(thread_settings(|name| name == "OMP_WAIT_POLICY"), None);
-    }
-
-    #[test]
-    fn what_a_person_sets_for_cargo_is_kept() {
-        assert!(!["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS"].into_iter().any(is_set_by_cargo_run));
-        assert!(["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"].into_iter().all(is_set_by_cargo_run));
     }
 }

@@ -9,7 +9,7 @@ fn cargo(folder: &Path, line: &str) -> String {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let is_ours = |name: &str| name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("EARLYSTOP_");
-        if name.to_str().is_some_and(|name| is_ours(name) || name == "LD_LIBRARY_PATH") {
+        if name.to_str().is_some_and(|name| is_ours(name) || ["LD_LIBRARY_PATH", "OUT_DIR"].contains(&name)) {
             cargo.env_remove(name);
         }
     }
