@@ -54,8 +54,9 @@ class Specs(KernelSpecManager):
 def plain_spec(ours, program, folder):
     """evcxr_jupyter, with the environment of our kernel and a copy of its compiled dependencies."""
     shutil.copytree(CLONE / ".kernel/build/warm", folder, symlinks=True)
-    env = dict(ours.env, EVCXR_TMPDIR=folder, EVCXR_CONFIG_DIR=str(CLONE / ".kernel/config"), CARGO_INCREMENTAL="1")
-    env.setdefault("GOMP_SPINCOUNT", "1000")
+    env = dict(ours.env, EVCXR_TMPDIR=f"{folder}/ctx", EVCXR_CONFIG_DIR=str(CLONE / ".kernel/config"))
+    # As start-kernel sets them (crates/xtask/src/kernel.rs).
+    env.update(CARGO_INCREMENTAL="1", GOMP_SPINCOUNT="1000")
     argv = [program, "--control_file", "{connection_file}"]
     return KernelSpec(argv=argv, display_name="evcxr", language="rust", env=env)
 
