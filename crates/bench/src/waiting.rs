@@ -88,7 +88,8 @@ pub(crate) fn run(out: &Path, quick: bool) -> Result<Vec<Wait>> {
         let foreground = pause_between_steps(Some(&folder), bytes, saves, false, Duration::ZERO)? - without;
         // Twice as long as a save that has the disk for itself.
         let time_to_save = Duration::from_secs_f64(2.0 * foreground.max(0.0) + 0.01); // noise may exceed a short save
-        // After such a time, memory may be slower to reach, on virtual machines above all: so all that is compared comes after it.
+        // Memory that was idle for so long may be slower, especially on virtual machines: all three are measured after such a
+        // pause.
         let without = pause_between_steps(None, bytes, saves, false, time_to_save)?;
         let background = pause_between_steps(Some(&folder), bytes, saves, true, time_to_save)? - without;
         Ok(Wait { bytes, foreground, background, memcpy: memcpy(bytes, saves, time_to_save) })

@@ -1,5 +1,5 @@
 //! The steps of the crate's README in a project of one's own, outside the clone, and the examples there. Long, since it compiles the
-//! library with its default features.
+//! library with its default features and `logging`.
 #![cfg(all(feature = "torch", target_os = "linux"))]
 
 #[path = "common/long.rs"]
@@ -13,9 +13,9 @@ use std::process::{Command, Stdio};
 
 use long::is_long;
 
-/// Variables that cargo sets for a test. With `OUT_DIR`, a build script of a dependency would run again, and all that depends on it
-/// would be compiled again.
-const OURS: [&str; 2] = ["LD_LIBRARY_PATH", "OUT_DIR"];
+/// Variables that cargo sets for a test, besides `CARGO_*`. With `OUT_DIR`, a dependency's build script would run again, and everything
+/// that depends on it would be compiled again.
+const SET_FOR_TESTS: [&str; 2] = ["LD_LIBRARY_PATH", "OUT_DIR"];
 
 /// The project `digits`.
 struct Project {
@@ -76,7 +76,7 @@ impl Project {
         for (name, _) in std::env::vars_os() {
             if name
                 .to_str()
-                .is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" || OURS.contains(&name))
+                .is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" || SET_FOR_TESTS.contains(&name))
             {
                 cargo.env_remove(name);
             }

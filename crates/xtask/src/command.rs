@@ -110,8 +110,9 @@ pub(crate) fn cargo(workspace: &Workspace) -> Command {
     cargo
 }
 
-/// Removes what `cargo run` has set. Some build scripts run again where it differs, and with them minutes of compilation: what
-/// `cargo xtask` has compiled would be compiled anew by a user's own cargo, by a kernel that Jupyter starts, and by tests that run cargo.
+/// Removes the variables that `cargo run` sets. Some build scripts run again when these change, and everything that depends on
+/// them is compiled again, which takes minutes. Without them, a user's own cargo, a kernel that Jupyter starts, and tests that run
+/// cargo find what `cargo xtask` has compiled.
 pub(crate) fn forget_cargo_run(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo_run)) {
         command.env_remove(name);

@@ -41,7 +41,8 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     Err(Error::new("start the Rust kernel").got(error.to_string()).hint("Run `cargo xtask setup`."))
 }
 
-/// Sets the environment in which notebooks' dependencies are compiled, by a kernel or for it: what differs is compiled anew.
+/// Sets the environment in which the notebooks' dependencies are compiled. Kernels and set-up need the same one: with another one,
+/// cargo would compile them again.
 pub(crate) fn set_for_compiling(command: &mut Command) {
     command::forget_cargo_run(command);
     // evcxr sets RUSTFLAGS, which these would replace.

@@ -91,8 +91,8 @@ pub(crate) fn execute_all(workspace: &Workspace, environment: &Environment) -> R
     })
 }
 
-/// Does something with all notebooks at once, each in kernels of its own: for most of the time a kernel compiles, which one thread
-/// does.
+/// Calls `run` for all notebooks at the same time. Each has its own kernel, and most of the time a kernel compiles cells on a
+/// single thread.
 fn at_once(notebooks: &[PathBuf], run: impl Fn(&Path) -> Result<()> + Sync) -> Result<()> {
     let run = &run;
     thread::scope(|scope| {

@@ -14,7 +14,7 @@ const ALL_FEATURES: &str =
     "--features=earlystop/doc-only,earlystop/logging,earlystop/mpi,earlystop/object-store,earlystop-cli/object-store";
 /// Object storage without libtorch, in the library and in the command.
 const OBJECT_STORAGE: &str = "--features=earlystop/object-store,earlystop-cli/object-store";
-/// For tests that compute little, the library is compiled faster.
+/// Compiles the library with less optimization, which is faster, for tests that compute little.
 const HARDLY_OPTIMIZED: &str = "--config=profile.dev.package.earlystop.opt-level=1";
 
 pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {

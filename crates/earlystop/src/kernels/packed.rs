@@ -36,7 +36,7 @@ impl DerefMut for Aligned {
     }
 }
 
-/// One image with its border of zeros; behind it lies a vector more, so that whole vectors can be read anywhere.
+/// One image with its border of zeros, followed by one more vector, so that whole vectors can be read at any position.
 pub(super) struct Padded {
     pub(super) values: Aligned,
     /// Values per row.
@@ -86,7 +86,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Arranges some channels' weights, which lie in `weight` one channel after the other, each with so many taps.
+    /// Arranges the weights of some channels. `weight` contains one channel after the other, with `taps` weights each.
     pub(super) fn new<L: Lanes>(weight: &[f32], taps: usize) -> Self {
         let channels = weight.len() / taps;
         let mut values = Aligned::new(channels.div_ceil(L::COUNT) * taps * L::COUNT);

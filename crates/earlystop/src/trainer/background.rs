@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    /// To allocate memory for a state takes as long as to copy it, or longer.
+    /// Allocating the memory for a copy takes at least as long as copying.
     #[test]
     fn the_memory_of_a_copy_is_used_again() {
         for is_best_in_memory in [false, true] {

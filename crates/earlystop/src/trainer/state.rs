@@ -196,7 +196,7 @@ struct Instructions {
 }
 
 impl Instructions {
-    /// Uses today's name for instructions that earlier versions told apart, though they give the same bits.
+    /// Replaces the name that earlier versions gave to AVX-512 with bf16 instructions. The bits of results in `f32` are the same.
     fn rename(&mut self) {
         if self.earlystop == "AVX-512 with bf16" {
             Processor::Avx512.name().clone_into(&mut self.earlystop);

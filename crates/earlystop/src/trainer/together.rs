@@ -229,7 +229,7 @@ impl<M: Model> Trainer<M> {
     }
 }
 
-/// Writes the numbers of batches: how many a batch has, and then these.
+/// Encodes the numbers of batches: for each batch their count, followed by the numbers.
 fn words_of(batches: &[Vec<f64>]) -> Vec<u8> {
     let mut words = Vec::new();
     for numbers in batches {
@@ -239,7 +239,7 @@ fn words_of(batches: &[Vec<f64>]) -> Vec<u8> {
     words
 }
 
-/// Reads what [`words_of`] one process has written.
+/// Decodes the numbers that one process has encoded with [`words_of`].
 fn numbers_of(mut words: &[u8]) -> Vec<Vec<f64>> {
     let mut batches = Vec::new();
     while let Some((length, rest)) = words.split_first_chunk() {

@@ -1,4 +1,4 @@
-//! The trainer. One program, since each that trains takes half a minute to compile.
+//! Tests of the trainer. They are one program, because every program that trains takes half a minute to compile.
 #![cfg(feature = "torch")]
 
 #[path = "../common/mod.rs"]

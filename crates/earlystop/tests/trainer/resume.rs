@@ -117,7 +117,7 @@ fn checkpoints_of_earlier_versions_resume_with_notes_of_what_is_unknown() {
     assert_eq!(bits(trainer.network()), bits(straight.network()));
 }
 
-/// Edits the latest checkpoint to what an earlier version wrote that let a network choose its compute precision.
+/// Edits the latest checkpoint so that it looks like one of an earlier version, in which the compute precision could be chosen.
 fn set_precisions(folder: &Path, precision: &str, of_evaluations: Option<&str>) {
     edit_state(&latest(folder), |state| {
         let settings = &mut state["settings"];
@@ -167,7 +167,7 @@ fn checkpoints_of_networks_that_computed_in_bf16_resume_only_with_new_settings()
     }
 }
 
-/// Earlier versions told processors with bf16 instructions apart, on which `f32` has the same bits.
+/// Earlier versions had another name for processors with bf16 instructions. The bits of results in `f32` are the same.
 #[test]
 fn the_former_name_of_the_same_instructions_is_no_difference() {
     let folder = run_of(10);
