@@ -5,6 +5,8 @@
 mod common;
 #[path = "common/long.rs"]
 mod long;
+#[path = "common/threads.rs"]
+mod threads;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,17 +18,21 @@ use std::time::{Duration, Instant};
 
 use earlystop::checkpoint::{Savable, Store};
 use earlystop::early_stopping::Rule;
+use earlystop::tch::Device;
 use earlystop::trainer::{Event, TrainerBuilder};
-use earlystop::{Processes, Trainer, stop};
+use earlystop::{Mnist, Network, Optimizer, Processes, Trainer, stop};
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use common::builder;
 use long::is_long;
+use threads::with_threads;
 
 /// Tells the child where to save, and to which iteration to train.
 const FOLDER: &str = "EARLYSTOP_MPI_FOLDER";
 const END: &str = "EARLYSTOP_MPI_END";
+/// Tells the child to train the tutorial's network on MNIST.
+const TUTORIAL: &str = "EARLYSTOP_MPI_TUTORIAL";
 /// What goes wrong in one of the processes: its number, and a word.
 const FAULT: &str = "EARLYSTOP_MPI_FAULT";
 /// No run may last longer, whatever happens to one of its processes.
@@ -37,6 +43,23 @@ const FAR: u64 = 10_000_000;
 /// A run in four parts, with dropout and epochs that end within a batch.
 fn four_parts() -> TrainerBuilder {
     builder().accumulate(4).stop_when(Rule::never())
+}
+
+/// The tutorial's network, with few images to validate.
+fn tutorial() -> TrainerBuilder {
+    let data = Mnist::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/MNIST"), |_| ()).unwrap();
+    let network = Network::builder([28, 28, 1])
+        .conv2d(5, 16, "layer_conv1")
+        .max_pool(2, 2)
+        .conv2d(5, 36, "layer_conv2")
+        .max_pool(2, 2)
+        .flatten()
+        .fully_connected(128, "layer_fc1")
+        .softmax_classifier(10)
+        .build(Device::Cpu)
+        .unwrap();
+    let optimizer = Optimizer::adam(&network, 1e-4).unwrap();
+    Trainer::builder(network, optimizer, &data.train, &data.validation.slice(..300).unwrap()).accumulate(4)
 }
 
 /// The SHA-256 of the complete state: variables and moments, with their names.
@@ -76,7 +99,8 @@ fn child() {
         let (process, word) = fault.split_once(' ')?;
         (process == rank.to_string()).then(|| word.to_owned())
     });
-    let mut builder = four_parts().checkpoints(&folder).processes(processes.clone());
+    let run = if env::var_os(TUTORIAL).is_some() { tutorial() } else { four_parts() };
+    let mut builder = run.checkpoints(&folder).processes(processes.clone());
     match fault.as_deref() {
         Some("seed") => builder = builder.seed(77),
         Some("leaves") => panic!("this program has a fault"),
@@ -130,6 +154,7 @@ fn with_settings(command: &mut Command, folder: &Path, end: u64) {
         .env(FOLDER, folder)
         .env(END, end.to_string())
         .env_remove(FAULT)
+        .env_remove(TUTORIAL)
         .env("OMP_NUM_THREADS", "1")
         .env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -155,8 +180,12 @@ fn of_ranks(output: &str, text: &str) -> BTreeMap<usize, String> {
 
 /// The fingerprint of a run that a single process makes without MPI.
 fn straight(end: u64) -> String {
+    fingerprint_of(four_parts(), end)
+}
+
+fn fingerprint_of(builder: TrainerBuilder, end: u64) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut trainer = four_parts().checkpoints(folder.path()).build().unwrap();
+    let mut trainer = builder.checkpoints(folder.path()).build().unwrap();
     trainer.optimize_to(end, |_| ()).unwrap();
     fingerprint(&trainer, folder.path())
 }
@@ -186,6 +215,22 @@ fn the_final_state_is_the_same_for_1_2_and_4_processes_and_without_mpi() {
         assert!((count > 1) == (sent > 0) && sent < 40 * 2 * 8000 + 40_000 * count, "{output}");
     }
     assert_ne!(expected, straight(41));
+}
+
+#[test]
+fn the_tutorial_has_one_fingerprint_for_all_numbers_of_threads_and_processes() {
+    let expected = fingerprint_of(tutorial(), 4);
+    for count in [1, 2, 3, 4, 8] {
+        assert_eq!(with_threads(count, || fingerprint_of(tutorial(), 4)), expected, "{count} threads");
+    }
+    for count in [1, 2, 4] {
+        let folder = tempfile::tempdir().unwrap();
+        let (is_success, output) = finish(mpirun(count, folder.path(), 4).env(TUTORIAL, "1"));
+        let ends = of_ranks(&output, "ends at 4 with");
+        assert!(is_success && ends.len() == count, "{output}");
+        assert!(ends.values().all(|end| *end == expected), "{expected}\n{output}");
+    }
+    println!("SHA-256 of the tutorial's state after 4 iterations in 4 parts: {expected}");
 }
 
 #[test]
