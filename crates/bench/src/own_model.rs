@@ -27,6 +27,10 @@ pub(crate) struct Overhead {
     pub(crate) trainer: Spread,
     /// The trainer's time divided by that of the loop, in the same round.
     pub(crate) ratio: Spread,
+    /// Milliseconds per iteration of a trainer that computes two parts of each batch side by side.
+    pub(crate) parts: Spread,
+    /// The same as `ratio` for the parts.
+    pub(crate) parts_ratio: Spread,
 }
 
 type Batch = [Tensor; 2];
@@ -86,6 +90,10 @@ impl Model for Classifier {
         let losses = losses.collect::<earlystop::Result<Vec<f64>>>()?;
         Ok(Scores::from([("loss", losses.iter().sum::<f64>() / losses.len() as f64)]))
     }
+
+    fn draws_random_numbers(&self) -> bool {
+        false
+    }
 }
 
 /// Measures both models.
@@ -109,19 +117,24 @@ fn measure(
 ) -> Result<Overhead> {
     eprintln!("Own model: {name}");
     let data = || TensorData::new([images.shallow_clone(), labels.shallow_clone()]);
-    let few = TensorData::new([images.narrow(0, 0, 64), labels.narrow(0, 0, 64)])?;
 
     let (bare, rows) = (model(), data()?);
     let mut optimizer = nn::Adam::default().build(&bare.variables, 1e-4)?;
     let mut batches = Batches::new(rows.len(), 64, SEED)?;
 
-    let own = model();
-    let adam = Optimizer::adam(&own.variables, 1e-4)?;
     // One evaluation, at the end of each round: on as many images as a batch has.
-    let builder = Trainer::for_model(own, adam, data()?, few).stop_when(Rule::never()).seed(SEED);
-    let mut trainer = builder.evaluate_every(u64::MAX).keep_best_in_memory(false).build()?;
+    let builder = || {
+        let own = model();
+        let adam = Optimizer::adam(&own.variables, 1e-4)?;
+        let few = TensorData::new([images.narrow(0, 0, 64), labels.narrow(0, 0, 64)])?;
+        let builder = Trainer::for_model(own, adam, data()?, few).stop_when(Rule::never()).seed(SEED);
+        Ok::<_, earlystop::Error>(builder.evaluate_every(u64::MAX).keep_best_in_memory(false))
+    };
+    let mut trainer = builder()?.build()?;
+    let mut in_parts = builder()?.accumulate(2).threads(2, move || Ok(model())).build()?;
 
-    let (mut bare_ms, mut trainer_ms) = (Vec::new(), Vec::new());
+    let (mut bare_ms, mut trainer_ms, mut parts_ms) = (Vec::new(), Vec::new(), Vec::new());
+    let milliseconds = |start: Instant| 1e3 * start.elapsed().as_secs_f64() / iterations as f64;
     let mut iteration = 0;
     // The first round warms up.
     for round in 0..=rounds {
@@ -131,13 +144,16 @@ fn measure(
             let batch = rows.batch(&batches.indices(iteration), iteration)?;
             optimizer.backward_step(&bare.cross_entropy(&batch));
         }
-        let bare_time = start.elapsed();
-        let start = Instant::now();
-        trainer.optimize(iterations as u64, |_| ())?;
-        let trainer_time = start.elapsed();
+        let mut times = [milliseconds(start); 3];
+        for (time, trainer) in times[1..].iter_mut().zip([&mut trainer, &mut in_parts]) {
+            let start = Instant::now();
+            trainer.optimize(iterations as u64, |_| ())?;
+            *time = milliseconds(start);
+        }
         if round > 0 {
-            bare_ms.push(1e3 * bare_time.as_secs_f64() / iterations as f64);
-            trainer_ms.push(1e3 * trainer_time.as_secs_f64() / iterations as f64);
+            for (all, time) in [&mut bare_ms, &mut trainer_ms, &mut parts_ms].into_iter().zip(times) {
+                all.push(time);
+            }
         }
     }
     Ok(Overhead {
@@ -145,6 +161,8 @@ fn measure(
         ratio: Spread::quartiles(&ratios(&trainer_ms, &bare_ms)),
         bare: Spread::quartiles(&bare_ms),
         trainer: Spread::quartiles(&trainer_ms),
+        parts_ratio: Spread::quartiles(&ratios(&parts_ms, &bare_ms)),
+        parts: Spread::quartiles(&parts_ms),
     })
 }
 
@@ -152,15 +170,17 @@ fn measure(
 pub(crate) fn section(overheads: &[Overhead]) -> Section {
     let about = "Milliseconds per iteration of a model that is written with tch, on batches of 64 images: a bare loop with tch's own Adam, and \
          a trainer with this crate's, by turns in one process. The trainer also keeps the mean loss, seeds libtorch, asks for requests \
-         to stop, and evaluates at the end of a round on 64 images.";
+         to stop, and evaluates at the end of a round on 64 images. In the last columns it computes two parts of each batch side by \
+         side: `accumulate(2).threads(2, ..)`, with the same bits for any number of threads.";
     let spread = |spread: &Spread, digits: usize| {
         let Spread { median, low, high } = spread;
         format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
     };
     let row = |it: &Overhead| {
-        let ratio = format!("{}×", spread(&it.ratio, 3));
-        vec![it.model.to_owned(), spread(&it.bare, 3), spread(&it.trainer, 3), ratio]
+        let [ratio, parts_ratio] = [&it.ratio, &it.parts_ratio].map(|ratio| format!("{}×", spread(ratio, 3)));
+        let [bare, trainer, parts] = [&it.bare, &it.trainer, &it.parts].map(|time| spread(time, 3));
+        vec![it.model.to_owned(), bare, trainer, ratio, parts, parts_ratio]
     };
-    let head = ["model", "bare loop", "trainer", "trainer / bare"];
+    let head = ["model", "bare loop", "trainer", "trainer / bare", "two parts on two threads", "two parts / bare"];
     Section { title: "Own models", about: about.to_owned(), table: table(&head, overheads.iter().map(row)) }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
-use rand::{RngCore, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 /// What numbers are drawn for: each purpose has streams of its own.
@@ -33,26 +33,41 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     generator
 }
 
-/// Does some work that draws random numbers of libtorch, from generators that are seeded with the stream's next number.
+thread_local! {
+    /// Whether this thread uses libtorch's generators, which no other thread may then.
+    static HAS_GENERATORS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether this is called within work that draws random numbers of libtorch.
+pub(crate) fn has_generators() -> bool {
+    HAS_GENERATORS.get()
+}
+
+/// Does some work that draws random numbers of libtorch, from generators that begin with a seed.
 ///
 /// They are global, and their state cannot be saved. So such work of several threads is done one after the other.
-pub(crate) fn with_libtorch_seeded<T>(stream: &mut ChaCha8Rng, work: impl FnOnce() -> T) -> T {
+pub(crate) fn with_libtorch_seeded<T>(seed: u64, work: impl FnOnce() -> T) -> T {
     static GENERATORS: Mutex<()> = Mutex::new(());
-    thread_local! {
-        static IS_MINE: Cell<bool> = const { Cell::new(false) };
+    /// Notes that the work has ended, also by a panic.
+    struct Turn {
+        /// Work within such work, on the same thread, disturbs nobody but itself.
+        is_inner: bool,
     }
-    // Work within such work, on the same thread, disturbs nobody but itself.
-    let is_inner = IS_MINE.replace(true);
-    let turn = (!is_inner).then(|| GENERATORS.lock().unwrap_or_else(PoisonError::into_inner));
-    tch::manual_seed(stream.next_u64() as i64);
-    let done = work();
-    IS_MINE.set(is_inner);
-    drop(turn);
-    done
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            HAS_GENERATORS.set(self.is_inner);
+        }
+    }
+    let turn = Turn { is_inner: HAS_GENERATORS.replace(true) };
+    let _lock = (!turn.is_inner).then(|| GENERATORS.lock().unwrap_or_else(PoisonError::into_inner));
+    tch::manual_seed(seed as i64);
+    work()
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::RngCore;
+
     use super::*;
 
     fn first(seed: u64, purpose: Purpose, index: u64) -> u64 {

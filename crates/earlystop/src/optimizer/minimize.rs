@@ -7,37 +7,8 @@ use super::parameter::Parameter;
 use super::{Optimizer, Trainable};
 use crate::error::{Error, Result, torch};
 use crate::kernels::share;
-use crate::network::{Loss, OneThread};
+use crate::network::Loss;
 use crate::values::{values, values_mut};
-
-/// The gradient of each parameter; none of those that are frozen or that the loss does not depend on.
-#[derive(Debug)]
-pub(crate) struct Gradients {
-    of_parameters: Vec<Option<Tensor>>,
-    /// Whether they are those of a network's loss: then libtorch's threads are not woken for them.
-    are_networks: bool,
-}
-
-impl Gradients {
-    /// Adds the gradients of another loss, in the order of the parameters.
-    pub(crate) fn add(self, others: Self) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
-        let _one_thread = self.are_networks.then(OneThread::begin);
-        // Into new memory: libtorch may have returned one tensor for two variables.
-        let add = |pair: (Option<Tensor>, Option<Tensor>)| match pair {
-            (Some(sum), Some(other)) => sum.f_add(&other).map(Some),
-            (sum, other) => Ok(sum.or(other)),
-        };
-        let sums: Result<_, tch::TchError> =
-            self.of_parameters.into_iter().zip(others.of_parameters).map(add).collect();
-        Ok(Self { of_parameters: sums.map_err(torch("adding gradients"))?, ..self })
-    }
-
-    /// Says of each parameter whether it has a gradient.
-    pub(crate) fn are_present(&self) -> Vec<bool> {
-        self.of_parameters.iter().map(Option::is_some).collect()
-    }
-}
 
 /// How many values a thread updates at a time.
 const PART: usize = 1 << 15;
@@ -95,8 +66,7 @@ impl Optimizer {
     }
 
     /// Updates the variables, with the learning rate multiplied by a factor. Nothing else may use them meanwhile.
-    pub(crate) fn update(&mut self, gradients: &Gradients, rate_factor: f64) -> Result<()> {
-        let gradients = &gradients.of_parameters;
+    pub(crate) fn update(&mut self, gradients: &[Option<Tensor>], rate_factor: f64) -> Result<()> {
         self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
         let _no_grad = tch::no_grad_guard();
         let clip = self.clip(gradients)?;
@@ -117,52 +87,18 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Computes the gradient of each parameter.
-    pub(crate) fn gradients(&self, loss: &Loss) -> Result<Gradients> {
+    /// Computes the gradient of each parameter, as a row; none of those that are frozen or that the loss does not depend on.
+    pub(crate) fn gradients(&self, loss: &Loss) -> Result<Vec<Option<Tensor>>> {
         self.parameters.iter().try_for_each(Parameter::expect_in_place)?;
         let trained = self.parameters.iter().filter(|parameter| is_trained(parameter));
         let mut found = loss.gradients(&trained.map(|parameter| &parameter.leaf).collect::<Vec<_>>())?.into_iter();
         let gradient = |parameter| if is_trained(parameter) { found.next().flatten() } else { None };
-        let of_parameters = self.parameters.iter().map(gradient).collect();
-        Ok(Gradients { of_parameters, are_networks: loss.is_networks() })
+        Ok(self.parameters.iter().map(gradient).collect())
     }
 
-    /// Hands the gradients out to be changed, in one row on the CPU for each kind of values. Parameters that are `present` and have no
-    /// gradient here have one of negative zeros, which change no sum.
-    pub(crate) fn in_rows(
-        &self,
-        gradients: Gradients,
-        present: &[bool],
-        mut change: impl FnMut(&mut Tensor) -> Result<()>,
-    ) -> Result<Gradients> {
-        let _no_grad = tch::no_grad_guard();
-        let are_networks = gradients.are_networks;
-        let _one_thread = are_networks.then(OneThread::begin);
-        let mut left = gradients.of_parameters;
-        let mut changed: Vec<Option<Tensor>> = left.iter().map(|_| None).collect();
-        for kind in [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half] {
-            let is_one = |&index: &usize| present[index] && self.parameters[index].flat.kind() == kind;
-            let members = (0..left.len()).filter(is_one).collect::<Vec<_>>();
-            if members.is_empty() {
-                continue;
-            }
-            let mut piece = |&index: &usize| match left[index].take() {
-                Some(gradient) => gradient.f_to_device(Device::Cpu),
-                None => Tensor::f_full([self.parameters[index].flat.numel() as i64], -0.0, (kind, Device::Cpu)),
-            };
-            let pieces: Result<Vec<_>, tch::TchError> = members.iter().map(&mut piece).collect();
-            let mut row = pieces.and_then(|pieces| Tensor::f_cat(&pieces, 0)).map_err(torch("joining gradients"))?;
-            change(&mut row)?;
-            let mut begin = 0;
-            for index in members {
-                let parameter = &self.parameters[index];
-                let length = parameter.flat.numel() as i64;
-                let piece = row.f_narrow(0, begin, length).and_then(|piece| piece.f_to_device(parameter.flat.device()));
-                changed[index] = Some(piece.map_err(torch(&parameter.name))?);
-                begin += length;
-            }
-        }
-        Ok(Gradients { of_parameters: changed, are_networks })
+    /// Returns the values of each parameter as a row, as long as its gradient.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Tensor> {
+        self.parameters.iter().map(|parameter| &parameter.flat)
     }
 
     /// Updates `f32` values on the CPU, on all threads.

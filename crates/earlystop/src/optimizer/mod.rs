@@ -16,7 +16,6 @@ pub use schedule::Schedule;
 use crate::checkpoint::{NamedTensor, Savable};
 use crate::error::{Error, Result};
 use method::Method;
-pub(crate) use minimize::Gradients;
 use parameter::Parameter;
 
 /// Trains a model's variables step by step, against the gradient of a loss.
@@ -149,7 +148,12 @@ impl Optimizer {
         Self::new(model, Method::RmsProp { decay: 0.99, momentum: 0.0, epsilon: 1e-8 }, learning_rate.into())
     }
 
-    fn new(model: &impl Trainable, method: Method, schedule: Schedule) -> Result<Self> {
+    /// Prepares to compute the gradients of a model, and no steps.
+    pub(crate) fn for_gradients(model: &dyn Trainable) -> Result<Self> {
+        Self::new(model, Method::Sgd { momentum: 0.0, nesterov: false }, 1.0.into())
+    }
+
+    fn new(model: &(impl Trainable + ?Sized), method: Method, schedule: Schedule) -> Result<Self> {
         // Variables are usually `f32`: what rounds to zero or infinity there never trains or destroys them at once.
         let rounded = schedule.rate() as f32;
         if !(rounded > 0.0 && rounded.is_finite()) {

@@ -374,7 +374,7 @@ impl<M: Model> Trainer<M> {
             reductions: self.plateau.as_ref().map(|_| self.reductions),
             losses: self.losses,
             elapsed: self.elapsed,
-            environment: Environment::here(device),
+            environment: Environment::here(device, self.threads.is_some()),
             test_data,
         }
     }

@@ -16,6 +16,7 @@
 
 mod background;
 mod best;
+mod buffers;
 mod builder;
 mod callback;
 mod commit;
@@ -28,6 +29,8 @@ mod policy;
 mod resume;
 mod save;
 mod state;
+mod sum;
+mod threads;
 mod together;
 mod vanishing;
 mod verify;
@@ -36,6 +39,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rand::RngCore as _;
 use rand_chacha::ChaCha8Rng;
 
 pub use best::Restored;
@@ -54,7 +58,6 @@ use crate::error::Result;
 use crate::network::Network;
 use crate::optimizer::Optimizer;
 use crate::processes::Processes;
-use crate::random::with_libtorch_seeded;
 use crate::{kernels, stop};
 use best::Best;
 use callback::Callbacks;
@@ -63,6 +66,7 @@ use model::are_finite;
 use parts::Stepped;
 use policy::Moment;
 use state::{Fingerprints, Losses};
+use threads::Threads;
 
 /// The name of the held-out set that rules look at.
 const VALIDATION: &str = "validation";
@@ -129,6 +133,8 @@ pub struct Trainer<M: Model = Network> {
     /// Whether the notes on this machine were reported.
     noted: bool,
     processes: Processes,
+    /// The threads that compute parts side by side; none at all if libtorch has its threads.
+    threads: Option<Threads<M::Batch>>,
     /// Whether this process and the others have found that they run the same program with the same settings and data.
     are_alike: bool,
     /// A request to stop that the other processes do not know yet.
@@ -219,6 +225,7 @@ impl<M: Model> Trainer<M> {
         }
         // Checked here, not in each step: nobody can change the model's variables while this call trains it.
         self.optimizer.check(self.model.variables())?;
+        self.share_variables()?;
         while self.will_train(end) || self.lacks_evaluation {
             self.collect(false, report)?;
             self.listen();
@@ -303,7 +310,7 @@ impl<M: Model> Trainer<M> {
         if std::mem::replace(&mut self.noted, true) {
             return;
         }
-        if self.model.depends_on_threads() && kernels::libtorchs_threads_spin() {
+        if self.threads.is_none() && self.model.depends_on_threads() && kernels::libtorchs_threads_spin() {
             self.ask(&Event::SpinningThreads, report);
         }
     }
@@ -353,12 +360,23 @@ impl<M: Model> Trainer<M> {
     ///
     /// Any error of the data set or of the model.
     pub fn evaluate(&self, data: &impl data::Data<Batch = M::Batch>) -> Result<Scores> {
+        self.share_variables()?;
         self.evaluate_set(data, &Processes::one())
     }
 
-    /// Does some work of the model, with libtorch's generators seeded if it needs them.
-    fn seeded<T>(&self, seeds: &mut ChaCha8Rng, work: impl FnOnce() -> T) -> T {
-        if self.model.draws_random_numbers() { with_libtorch_seeded(seeds, work) } else { work() }
+    /// Returns the next seed of libtorch's generators, if the model draws from them.
+    fn next_seed(&self, seeds: &mut ChaCha8Rng) -> Option<u64> {
+        self.model.draws_random_numbers().then(|| seeds.next_u64())
+    }
+
+    /// Lets the replicas of the model have its variables.
+    fn share_variables(&self) -> Result<()> {
+        self.threads.as_ref().map_or(Ok(()), |threads| threads.share(self.model.variables()))
+    }
+
+    /// Returns the threads to which this one can give work.
+    fn side_by_side(&self) -> Option<&Threads<M::Batch>> {
+        self.threads.as_ref().filter(|threads| threads.are_ready())
     }
 
     /// Reports on the run so far: why it stopped, if it did, and its best evaluation.

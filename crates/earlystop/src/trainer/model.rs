@@ -5,6 +5,7 @@ use crate::early_stopping::Metric;
 use crate::error::{Result, torch};
 use crate::network::Loss;
 use crate::optimizer::Trainable;
+use crate::random::with_libtorch_seeded;
 use crate::values::is_finite;
 
 /// A model that a [`Trainer`](super::Trainer) can train: a [`Network`](crate::Network), or one of your own.
@@ -132,8 +133,8 @@ pub trait Model {
     }
 
     /// Says whether the bits of the results depend on libtorch's number of threads, as those of most of its operations do.
-    /// Default: yes. Then a trainer notes it when a run is resumed with another number, and when libtorch's threads spin. Those of
-    /// a [`Network`](crate::Network) do not.
+    /// Default: yes. Then a trainer notes it when a run is resumed with another number, and when libtorch's threads spin, unless
+    /// [`threads`](super::TrainerBuilder::threads) are set. Those of a [`Network`](crate::Network) do not.
     fn depends_on_threads(&self) -> bool {
         true
     }
@@ -208,6 +209,14 @@ impl Scores {
 impl<N: Into<String>, const COUNT: usize> From<[(N, f64); COUNT]> for Scores {
     fn from(scores: [(N, f64); COUNT]) -> Self {
         Self { scores: scores.map(|(name, score)| (name.into(), score)).into(), correct: None }
+    }
+}
+
+/// Does some work of a model, with libtorch's generators beginning with a seed if the model draws from them.
+pub(super) fn seeded<T>(seed: Option<u64>, work: impl FnOnce() -> T) -> T {
+    match seed {
+        Some(seed) => with_libtorch_seeded(seed, work),
+        None => work(),
     }
 }
 

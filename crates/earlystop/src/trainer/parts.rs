@@ -1,13 +1,17 @@
-//! The parts of a batch: their gradients are added in an order that depends on nothing but their number.
+//! A step: the parts of a batch are added in an order that depends on nothing but their number.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use rand::RngCore as _;
+use tch::Tensor;
 
+use super::buffers::Buffers;
+use super::sum::{Sum, add_up};
+use super::threads::Part;
 use super::{Model, Trainer};
 use crate::error::{Error, Result};
-use crate::optimizer::Gradients;
+use crate::network::OneThread;
 use crate::processes::Topic;
 use crate::random::{Purpose, stream};
 
@@ -19,33 +23,6 @@ pub(super) struct Stepped<B> {
     pub(super) loss: f64,
     /// The time spent on the run, as the first process measures it.
     pub(super) elapsed: Duration,
-}
-
-/// The sum of some parts of a batch.
-struct Sum {
-    loss: f64,
-    gradients: Gradients,
-}
-
-impl Sum {
-    fn add(self, other: Self) -> Result<Self> {
-        Ok(Self { loss: self.loss + other.loss, gradients: self.gradients.add(other.gradients)? })
-    }
-}
-
-/// Adds up parts as a binary tree: the first half of them, the second half, and then both sums.
-fn add_up<T>(
-    parts: Range<usize>,
-    of: &mut impl FnMut(usize) -> Result<T>,
-    add: &impl Fn(T, T) -> Result<T>,
-) -> Result<T> {
-    if parts.len() == 1 {
-        return of(parts.start);
-    }
-    let middle = parts.start + parts.len().div_ceil(2);
-    let first = add_up(parts.start..middle, of, add)?;
-    let second = add_up(middle..parts.end, of, add)?;
-    add(first, second)
 }
 
 impl<M: Model> Trainer<M> {
@@ -65,43 +42,65 @@ impl<M: Model> Trainer<M> {
         self.train.batch(&indices[self.part(last)], iteration).map(Some)
     }
 
-    /// Makes a step: computes this process's parts of the gradient, adds those of all, and updates the variables.
+    /// Makes a step: computes this process's parts of the gradient, adds those of all, and updates the variables and the buffers.
     pub(super) fn step(&mut self, iteration: u64, elapsed: impl Fn() -> Duration) -> Result<Stepped<M::Batch>> {
         let indices = self.batches.indices(iteration);
         let following = self.batches.indices(iteration + 1);
         let mine = self.processes.mine(self.parts);
+        // A model whose batches are whole changes its buffers as it likes.
+        let mut buffers = (self.parts > 1).then(|| Buffers::of(self.model.variables())).transpose()?;
         let mut seeds = stream(self.batches.seed(), Purpose::Step, iteration);
         for _ in 0..mine.start {
             seeds.next_u64(); // that of another process's part
         }
-        let mut batch = None;
         let mut part = |number: usize| {
-            batch = None; // its memory, before that of the next one
             let part = &indices[self.part(number)];
-            let current = batch.insert(self.train.batch(part, iteration)?);
+            let batch = self.train.batch(part, iteration)?;
             match number + 1 {
                 next if next < mine.end => self.train.announce(&indices[self.part(next)], iteration),
                 _ => self.train.announce(&following[self.part(mine.start)], iteration + 1),
             }
-            let mut loss = self.seeded(&mut seeds, || self.model.loss(current, iteration))?;
-            if part.len() < indices.len() {
-                loss *= part.len() as f64 / indices.len() as f64;
-            }
-            Ok(Sum { loss: loss.value(), gradients: self.optimizer.gradients(&loss)? })
+            let share = part.len() as f64 / indices.len() as f64;
+            Ok(Part { batch, iteration, share, seed: self.next_seed(&mut seeds) })
         };
-        let sum = add_up(mine.clone(), &mut part, &Sum::add)?;
-        let (sum, elapsed) = self.add_processes(sum, elapsed())?;
-        self.optimizer.update(&sum.gradients, self.reductions.factor)?;
-        let batch = batch.filter(|_| mine.end == self.parts);
-        Ok(Stepped { batch, loss: sum.loss, elapsed })
+        let mut batch = None;
+        let sum = match self.side_by_side().filter(|_| self.parts > 1) {
+            Some(threads) => {
+                let mut sums = threads.compute(mine.clone(), part);
+                let mut next = |_| {
+                    let (sum, last) = sums.next().unwrap_or_else(|| Err(Error::other("a part is missing")))?;
+                    batch = Some(last);
+                    Ok(sum)
+                };
+                add_up(mine.clone(), &mut next, &Sum::add)?
+            }
+            None => {
+                let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+                let mut compute = |number| {
+                    batch = None; // its memory, before that of the next one
+                    let part = part(number)?;
+                    let sum = part.compute(&self.model, &self.optimizer, buffers.as_mut())?;
+                    batch = Some(part.batch);
+                    Ok(Sum { on_one_thread: sum.on_one_thread || self.threads.is_some(), ..sum })
+                };
+                add_up(mine.clone(), &mut compute, &Sum::add)?
+            }
+        };
+        let (Sum { loss, tensors, .. }, elapsed) = self.add_processes(sum, buffers.as_ref(), elapsed())?;
+        let (gradients, changes) = tensors.split_at(self.optimizer.rows().count());
+        self.optimizer.update(gradients, self.reductions.factor)?;
+        buffers.as_mut().map_or(Ok(()), |buffers| buffers.add(changes))?;
+        Ok(Stepped { batch: batch.filter(|_| mine.end == self.parts), loss, elapsed })
     }
 
     /// Adds the sums of all processes, and learns of requests to stop.
-    fn add_processes(&mut self, sum: Sum, elapsed: Duration) -> Result<(Sum, Duration)> {
+    fn add_processes(&mut self, sum: Sum, buffers: Option<&Buffers>, elapsed: Duration) -> Result<(Sum, Duration)> {
         if !self.processes.are_several() {
             return Ok((sum, elapsed));
         }
-        let present = sum.gradients.are_present();
+        let mut like: Vec<_> = self.optimizer.rows().map(Tensor::shallow_clone).collect();
+        like.extend(buffers.map_or(Ok(Vec::new()), Buffers::like_changes)?);
+        let present = sum.are_present();
         let mut words = sum.loss.to_le_bytes().to_vec();
         words.extend((elapsed.as_nanos() as u64).to_le_bytes());
         words.extend(
@@ -126,38 +125,7 @@ impl<M: Model> Trainer<M> {
         }
         self.requested = self.requested.take().or(request);
         let loss = add_up(0..losses.len(), &mut |process| Ok(losses[process]), &|a, b| Ok(a + b))?;
-        let gradients = self.optimizer.in_rows(sum.gradients, &present, |row| self.processes.add_up(row))?;
-        Ok((Sum { loss, gradients }, first_elapsed.unwrap_or(elapsed)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The tree as text: `((0+1)+2)`.
-    fn tree(parts: Range<usize>) -> String {
-        add_up(parts, &mut |part| Ok(part.to_string()), &|a, b| Ok(format!("({a}+{b})"))).unwrap()
-    }
-
-    #[test]
-    fn parts_are_added_as_a_tree_of_halves() {
-        assert_eq!(tree(0..1), "0");
-        assert_eq!(tree(0..2), "(0+1)");
-        assert_eq!(tree(0..3), "((0+1)+2)");
-        assert_eq!(tree(0..6), "(((0+1)+2)+((3+4)+5))");
-    }
-
-    #[test]
-    fn the_share_of_each_process_is_a_branch_of_the_tree() {
-        for parts in [4, 8, 12, 20, 28] {
-            for processes in [1, 2, 4] {
-                let share = |process: usize| tree(process * parts / processes..(process + 1) * parts / processes);
-                let shares = (0..processes).map(share).collect::<Vec<_>>();
-                let together =
-                    add_up(0..processes, &mut |process| Ok(shares[process].clone()), &|a, b| Ok(format!("({a}+{b})")));
-                assert_eq!(together.unwrap(), tree(0..parts), "{parts} parts, {processes} processes");
-            }
-        }
+        let sum = sum.in_rows(&like, &present, |row| self.processes.add_up(row))?;
+        Ok((Sum { loss, ..sum }, first_elapsed.unwrap_or(elapsed)))
     }
 }

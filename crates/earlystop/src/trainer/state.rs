@@ -205,8 +205,8 @@ impl Instructions {
 }
 
 impl Environment {
-    /// Describes this process.
-    pub(super) fn here(device: tch::Device) -> Self {
+    /// Describes this process, where libtorch may compute on one thread.
+    pub(super) fn here(device: tch::Device, on_one_thread: bool) -> Self {
         let [earlystop, tch, libtorch] =
             [crate::VERSION, crate::TCH_VERSION, crate::LIBTORCH_VERSION].map(str::to_owned);
         let instructions = Instructions {
@@ -214,7 +214,8 @@ impl Environment {
             libtorch: kernels::libtorch_instructions(),
         };
         let instructions = Some(instructions);
-        Self { threads: tch::get_num_threads(), instructions, earlystop, tch, libtorch, device: format!("{device:?}") }
+        let threads = if on_one_thread { 1 } else { tch::get_num_threads() };
+        Self { threads, instructions, earlystop, tch, libtorch, device: format!("{device:?}") }
     }
 }
 

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::best::Restored;
-use super::model::Scores;
+use super::model::{Scores, seeded};
 use super::state::{RunState, difference_of_processes};
 use super::{Model, Trainer, data};
 use crate::early_stopping::{Observation, StopReason};
 use crate::error::{Error, Result};
+use crate::network::OneThread;
 use crate::processes::{Processes, Topic};
 use crate::random::{Purpose, stream};
 use crate::stop;
@@ -163,9 +164,15 @@ impl<M: Model> Trainer<M> {
             }
         }
         let mut numbers = Vec::new();
-        for number in mine {
-            let batch = batch(number)?;
-            numbers.push(self.seeded(&mut seeds, || model.evaluate_batch(&batch))?);
+        let mut batch = |number| Ok((batch(number)?, self.next_seed(&mut seeds)));
+        if let Some(threads) = self.side_by_side() {
+            numbers = threads.evaluate(mine, batch).collect::<Result<_>>()?;
+        } else {
+            let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+            for number in mine {
+                let (batch, seed) = batch(number)?;
+                numbers.push(seeded(seed, || model.evaluate_batch(&batch))?);
+            }
         }
         if processes.are_several() {
             let words = words_of(&numbers);
@@ -177,7 +184,8 @@ impl<M: Model> Trainer<M> {
     pub(super) fn evaluate_batches(&self, batches: super::BatchIter<M::Batch>) -> Result<Scores> {
         let _no_grad = tch::no_grad_guard();
         let mut seeds = stream(self.batches.seed(), Purpose::Evaluation, self.iteration);
-        self.seeded(&mut seeds, || self.model.evaluate(batches))
+        let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+        seeded(self.next_seed(&mut seeds), || self.model.evaluate(batches))
     }
 
     /// Tells all processes of the run that the first one has resumed, or that there is none.

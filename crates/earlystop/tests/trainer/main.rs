@@ -23,6 +23,7 @@ mod history;
 mod logging;
 mod model;
 mod policy;
+mod replicas;
 mod resume;
 mod saves;
 mod training;

@@ -21,12 +21,12 @@ const DISTURB: &str = "TRAINER_MODEL_DISTURB";
 /// Tells a child how often libtorch's spinning threads are to be reported.
 const SPINNING: &str = "TRAINER_MODEL_SPINNING";
 
-type Batch = [Tensor; 2];
+pub(crate) type Batch = [Tensor; 2];
 
 /// A regression with batch normalization and libtorch's dropout.
-struct Regression {
-    variables: nn::VarStore,
-    layers: nn::SequentialT,
+pub(crate) struct Regression {
+    pub(crate) variables: nn::VarStore,
+    pub(crate) layers: nn::SequentialT,
     dropout: f64,
     /// The name under which the rate of dropout is a setting.
     setting: &'static str,
@@ -35,7 +35,7 @@ struct Regression {
 }
 
 impl Regression {
-    fn new(dropout: f64) -> Self {
+    pub(crate) fn new(dropout: f64) -> Self {
         let variables = nn::VarStore::new(Device::Cpu);
         let root = variables.root();
         let constant =
@@ -95,7 +95,7 @@ impl Model for Regression {
     }
 }
 
-fn points(begin: i64, count: i64) -> TensorData<2> {
+pub(crate) fn points(begin: i64, count: i64) -> TensorData<2> {
     let x = Tensor::arange_start(begin, begin + count, (Kind::Float, Device::Cpu));
     let inputs = Tensor::stack(&[x.sin(), (&x * 0.7).cos()], 1);
     TensorData::new([inputs, (x * 0.3).sin().view([-1, 1])]).unwrap()
@@ -114,7 +114,7 @@ fn builder() -> TrainerBuilder<Regression> {
     with(Regression::new(0.3))
 }
 
-fn bits<M: Model>(trainer: &Trainer<M>) -> Vec<u32> {
+pub(crate) fn bits<M: Model>(trainer: &Trainer<M>) -> Vec<u32> {
     let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.to_kind(Kind::Float).flatten(0, -1)).unwrap();
     let tensors = trainer.model().variables().tensors();
     tensors.iter().flat_map(|named| values(&named.tensor().unwrap())).map(f32::to_bits).collect()

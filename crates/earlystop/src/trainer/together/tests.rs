@@ -73,9 +73,10 @@ fn a_network_ends_with_the_same_bits_on_any_number_of_processes() {
     assert_ne!(outcome(&other).0, outcome(&alone).0);
 }
 
-/// Draws random numbers, and has a variable that only some parts of a batch depend on, and values of 64 bits.
+/// Draws random numbers, and has a variable that only some parts of a batch depend on, and a running mean of the batches.
 struct Own {
     variables: nn::VarStore,
+    running_mean: Tensor,
     weights: Tensor,
     rare: Tensor,
     never: Tensor,
@@ -89,7 +90,8 @@ impl Own {
         // At random, and different in each process.
         let [weights, rare] = ["weights", "rare"].map(|name| root.randn_standard(name, &[3, 5]));
         let never = root.zeros("never", &[2]);
-        Self { variables, weights, rare, never, is_by_batch }
+        let running_mean = root.zeros_no_train("running_mean", &[1]);
+        Self { variables, running_mean, weights, rare, never, is_by_batch }
     }
 }
 
@@ -101,6 +103,8 @@ impl Model for Own {
     }
 
     fn loss(&self, batch: &Tensor, _iteration: u64) -> Result<Loss> {
+        let mut running_mean = self.running_mean.shallow_clone();
+        running_mean.copy_(&(0.9 * &self.running_mean + 0.1 * batch.mean(Kind::Float)));
         let noise = Tensor::rand_like(batch);
         let mut loss = ((batch + noise) * self.weights.sum(Kind::Float)).square().mean(Kind::Float);
         if batch.double_value(&[0]) < 10.0 {
