@@ -39,6 +39,8 @@ pub struct TrainerBuilder<M: Model = Network> {
     checkpoints: Option<PathBuf>,
     save_policy: SavePolicy,
     keep: Keep,
+    /// None unless set.
+    split_above: Option<u64>,
     stops_on_failed_save: bool,
     /// None unless set.
     saves_in_background: Option<bool>,
@@ -75,6 +77,7 @@ impl<M: Model> TrainerBuilder<M> {
             checkpoints: None,
             save_policy: SavePolicy::default(),
             keep: Keep::last(2).best(1),
+            split_above: None,
             stops_on_failed_save: false,
             saves_in_background: None,
             records_mistakes: false,
@@ -292,6 +295,15 @@ impl<M: Model> TrainerBuilder<M> {
         self
     }
 
+    /// Sets the size in bytes above which a state is saved in several files. Default: 5 GB.
+    ///
+    /// See [`Saver::split_above`](crate::checkpoint::Saver::split_above) for the layout. Whatever the size, one checkpoint is one unit: all
+    /// of its files become valid at once.
+    pub fn split_above(mut self, bytes: u64) -> Self {
+        self.split_above = Some(bytes);
+        self
+    }
+
     /// Sets whether the trainer saves in another thread while it trains on. Default: only to object storage.
     ///
     /// The training then waits only for a copy of its state, which takes as much memory as the network's variables and the
@@ -400,6 +412,10 @@ impl<M: Model> TrainerBuilder<M> {
         let checkpoints = self.checkpoints.filter(|_| self.processes.is_first());
         let callbacks = if self.processes.is_first() { self.callbacks } else { Vec::new() };
         let store = checkpoints.map(Store::open).transpose()?.map(|store| store.keep(self.keep.clone()));
+        let store = store.map(|store| match self.split_above {
+            Some(bytes) => store.split_above(bytes),
+            None => store,
+        });
         let settings = SaveSettings {
             policy: self.save_policy,
             stops_on_failed_save: self.stops_on_failed_save,

@@ -327,3 +327,24 @@ mod full_disk {
         assert_eq!(bits(resumed.network()), bits(at_best.network()));
     }
 }
+
+#[test]
+fn states_of_several_files_are_saved_resumed_and_restored() {
+    let expected = straight(45);
+    for in_background in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let in_files = || run().checkpoints(folder.path()).split_above(1000).save_in_background(in_background);
+        in_files().build().unwrap().optimize_to(25, |_| ()).unwrap();
+        let mut trainer = in_files().build().unwrap();
+        assert!(trainer.resume(|_| ()).unwrap());
+        trainer.optimize_to(45, |_| ()).unwrap();
+        assert_eq!(bits(trainer.network()), bits(expected.0.network()));
+        let saved = Store::open(folder.path()).unwrap().list().unwrap();
+        assert!(
+            saved.iter().all(|saved| saved.path.to_string_lossy().ends_with(".safetensors.index.json")),
+            "{saved:?}"
+        );
+        trainer.restore_best().unwrap();
+        assert_eq!(bits(trainer.network()), bits(expected.1.network()));
+    }
+}
