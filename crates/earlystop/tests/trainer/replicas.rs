@@ -11,6 +11,7 @@ use earlystop::{Error, Loss, Optimizer, Result, Trainer};
 use tch::nn::ModuleT;
 use tch::{Reduction, Tensor};
 
+use crate::common;
 use crate::model::{Batch, Regression, bits, points};
 use crate::threads::with_threads;
 
@@ -215,4 +216,18 @@ fn a_replica_of_another_model_is_refused() {
     assert_eq!(refused(builder(&settings(), 0)), "number of threads: expected at least 1, found 0");
     // Where they are not needed, none is made.
     trained(plain(settings()).threads(1, no_replica), 2);
+}
+
+/// It has threads of its own, so that this gains nothing; nor may it change anything.
+#[test]
+fn a_network_with_replicas_has_the_bits_of_one_without() {
+    let parts = || common::builder().accumulate(4).stop_when(Rule::never());
+    let mut alone = parts().build().unwrap();
+    alone.optimize(25, |_| ()).unwrap();
+    for threads in [1, 3] {
+        let mut trainer = parts().threads(threads, || Ok(common::network())).build().unwrap();
+        trainer.optimize(25, |_| ()).unwrap();
+        assert_eq!(common::bits(trainer.network()), common::bits(alone.network()));
+        assert_eq!(common::history(&trainer), common::history(&alone));
+    }
 }
