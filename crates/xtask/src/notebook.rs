@@ -38,7 +38,8 @@ Executes notebooks from fresh kernels and checks what they show.
 NAME is the name of a notebook in notebooks/, or a path; without one it is all notebooks there, at once.
 The executed notebooks are left in target/notebooks/, as .ipynb and as .html.
 
-    --write     write the outputs back into the notebooks themselves, one after the other
+    --write     write the outputs back into the notebooks themselves, one after the other; only without notebooks/checkpoints, so
+                that no output is that of an earlier run
     --check     execute nothing: check the notebooks as they are
     --twice     run every cell twice in a row, with short trainings, and check only that none fails";
 
@@ -74,6 +75,9 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
     if task == Task::Check {
         return notebooks.iter().try_for_each(|notebook| check(notebook));
     }
+    if task == Task::Write {
+        expect_no_runs(&workspace.notebooks().join("checkpoints"))?;
+    }
     let environment = setup::ensure(&workspace)?;
     match task {
         // One after the other, since they print how long a training took.
@@ -81,6 +85,15 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
         Task::Twice => at_once(&notebooks, |notebook| execute_twice(&workspace, &environment, notebook)),
         _ => at_once(&notebooks, |notebook| execute(&workspace, &environment, notebook, false)),
     }
+}
+
+/// Refuses runs of earlier executions, which the notebooks would continue: their results may be those of other code.
+fn expect_no_runs(kept: &Path) -> Result<()> {
+    if !kept.exists() {
+        return Ok(());
+    }
+    let tried = "write the outputs of a complete run into the notebooks";
+    Err(Error::new(tried).got(format!("runs kept in {}", kept.display())).hint("move the folder away, or delete it"))
 }
 
 /// Executes all notebooks and checks what comes out; then once more with every cell run twice.
@@ -173,4 +186,17 @@ fn all(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     notebooks.retain(|path| path.extension().is_some_and(|extension| extension == "ipynb"));
     notebooks.sort();
     Ok(notebooks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_of_kept_runs_are_not_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = expect_no_runs(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("runs kept in") && error.contains("move the folder away"), "{error}");
+        expect_no_runs(&folder.path().join("checkpoints")).unwrap();
+    }
 }
