@@ -65,7 +65,8 @@ impl<M: Model> Trainer<M> {
     /// Damaged checkpoints are skipped, each with an event, and the next older one is used. If the history next to a checkpoint
     /// is missing or was changed, the run continues without that part of it, and [`Event::Resumed`] notes it. All further results are
     /// bit-identical to those of an uninterrupted run, unless [`Event::Resumed`] notes a reason why they may differ: other
-    /// processor instructions or versions, or, with a model of your own, another number of threads. Reads only: the folder may be read-only, or in use by another process.
+    /// processor instructions or versions, or, with a model of your own and without [`threads`](super::TrainerBuilder::threads), another
+    /// number of threads. Reads only: the folder may be read-only, or in use by another process.
     ///
     /// # Errors
     ///
