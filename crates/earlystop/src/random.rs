@@ -34,21 +34,21 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
 }
 
 thread_local! {
-    /// Whether this thread uses libtorch's generators, which no other thread may then.
+    /// Whether this thread holds libtorch's random number generators.
     static HAS_GENERATORS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says whether this is called within work that draws random numbers of libtorch.
+/// Returns whether the current thread holds libtorch's generators, within [`with_libtorch_seeded`].
 pub(crate) fn has_generators() -> bool {
     HAS_GENERATORS.get()
 }
 
-/// Does some work that draws random numbers of libtorch, from generators that begin with a seed.
+/// Runs a closure that draws random numbers of libtorch, after seeding its generators.
 ///
 /// They are global, and their state cannot be saved. So such work of several threads is done one after the other.
 pub(crate) fn with_libtorch_seeded<T>(seed: u64, work: impl FnOnce() -> T) -> T {
     static GENERATORS: Mutex<()> = Mutex::new(());
-    /// Notes that the work has ended, also by a panic.
+    /// Releases the generators when it is dropped, even after a panic.
     struct Turn {
         /// Work within such work, on the same thread, disturbs nobody but itself.
         is_inner: bool,

@@ -7,6 +7,8 @@ mod common;
 mod long;
 #[path = "common/threads.rs"]
 mod threads;
+#[path = "common/tutorial.rs"]
+mod tutorial;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,7 +22,7 @@ use earlystop::checkpoint::{Savable, Store};
 use earlystop::early_stopping::Rule;
 use earlystop::tch::Device;
 use earlystop::trainer::{Event, TrainerBuilder};
-use earlystop::{Mnist, Network, Optimizer, Processes, Trainer, stop};
+use earlystop::{Mnist, Optimizer, Processes, Trainer, stop};
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
@@ -48,16 +50,7 @@ fn four_parts() -> TrainerBuilder {
 /// The tutorial's network, with few images to validate.
 fn tutorial() -> TrainerBuilder {
     let data = Mnist::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/MNIST"), |_| ()).unwrap();
-    let network = Network::builder([28, 28, 1])
-        .conv2d(5, 16, "layer_conv1")
-        .max_pool(2, 2)
-        .conv2d(5, 36, "layer_conv2")
-        .max_pool(2, 2)
-        .flatten()
-        .fully_connected(128, "layer_fc1")
-        .softmax_classifier(10)
-        .build(Device::Cpu)
-        .unwrap();
+    let network = tutorial::tutorial().build(Device::Cpu).unwrap();
     let optimizer = Optimizer::adam(&network, 1e-4).unwrap();
     Trainer::builder(network, optimizer, &data.train, &data.validation.slice(..300).unwrap()).accumulate(4)
 }

@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/threads.rs"]
 mod threads;
+#[path = "common/tutorial.rs"]
+mod tutorial;
 
 use std::fs;
 use std::process::Command;
@@ -18,17 +20,7 @@ use earlystop::{Examples, Network, Optimizer};
 
 use common::{bits, builder, history};
 use threads::with_threads;
-
-fn tutorial() -> NetworkBuilder {
-    Network::builder([28, 28, 1])
-        .conv2d(5, 16, "layer_conv1")
-        .max_pool(2, 2)
-        .conv2d(5, 36, "layer_conv2")
-        .max_pool(2, 2)
-        .flatten()
-        .fully_connected(128, "layer_fc1")
-        .softmax_classifier(10)
-}
+use tutorial::tutorial;
 
 /// Networks on our kernels, on libtorch's, and on both.
 fn networks() -> Vec<(&'static str, NetworkBuilder)> {

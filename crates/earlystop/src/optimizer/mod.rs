@@ -148,7 +148,7 @@ impl Optimizer {
         Self::new(model, Method::RmsProp { decay: 0.99, momentum: 0.0, epsilon: 1e-8 }, learning_rate.into())
     }
 
-    /// Prepares to compute the gradients of a model, and no steps.
+    /// Creates an optimizer that is only used to compute gradients.
     pub(crate) fn for_gradients(model: &dyn Trainable) -> Result<Self> {
         Self::new(model, Method::Sgd { momentum: 0.0, nesterov: false }, 1.0.into())
     }

@@ -31,7 +31,7 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Takes the buffers of a replica, which begin with the values of other tensors.
+    /// Takes the buffers of a replica, whose values before each part are those of other tensors.
     pub(super) fn sharing(variables: &dyn Trainable, before: Vec<Tensor>) -> Result<Self> {
         let trained: HashSet<_> = variables.variables_to_train().into_iter().map(|named| named.name).collect();
         let buffers = variables.tensors().into_iter().filter(|named| !trained.contains(&named.name));
@@ -39,7 +39,7 @@ impl Buffers {
         Ok(Self { tensors, before })
     }
 
-    /// Returns tensors with the sizes and kinds of the changes.
+    /// Returns a tensor for each buffer that has the size and kind of its changes.
     pub(super) fn like_changes(&self) -> Result<Vec<Tensor>> {
         self.before.iter().map(|before| in_sum(before).map_err(torch("buffers"))).collect()
     }
@@ -48,12 +48,12 @@ impl Buffers {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Returns to the values before when what this returns is dropped, also by an error or a panic of the model.
+    /// Returns a guard that resets the buffers when it is dropped, even after an error or a panic of the model.
     pub(super) fn until_reset(&mut self) -> UntilReset<'_> {
         UntilReset(self)
     }
 
-    /// Returns to the values before.
+    /// Resets the buffers to the values before the parts.
     pub(super) fn reset(&mut self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         for ((name, tensor), before) in self.tensors.iter_mut().zip(&self.before) {
@@ -62,7 +62,7 @@ impl Buffers {
         Ok(())
     }
 
-    /// Returns how a part has changed the buffers, multiplied by its share of the batch, as rows.
+    /// Returns the changes that a part has made to the buffers, as rows, multiplied by its share of the batch.
     pub(super) fn changes(&self, share: f64) -> Result<Vec<Option<Tensor>>> {
         let _no_grad = tch::no_grad_guard();
         let change = |((name, tensor), before): (&(String, Tensor), &Tensor)| {
@@ -107,7 +107,7 @@ impl Drop for UntilReset<'_> {
     }
 }
 
-/// Returns values as a row that can be added up: whole numbers, such as counts, as floating-point numbers.
+/// Flattens a tensor for addition. Integers, such as counts, become floating-point numbers.
 fn in_sum(tensor: &Tensor) -> Result<Tensor, tch::TchError> {
     let row = tensor.detach().f_reshape([-1])?;
     if row.is_floating_point() { Ok(row) } else { row.f_to_kind(Kind::Double) }

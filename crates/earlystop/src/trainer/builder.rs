@@ -88,8 +88,8 @@ impl<M: Model> TrainerBuilder<M> {
         }
     }
 
-    /// Computes the [parts](Self::accumulate) of each batch side by side on so many threads, and the batches of an evaluation if the
-    /// model has [`Model::by_batch`]. Default: one after the other, each on libtorch's threads.
+    /// Computes the [parts](Self::accumulate) of each batch in parallel on this number of threads, and also the batches of an evaluation
+    /// if the model implements [`Model::by_batch`]. Default: one after the other, each on libtorch's threads.
     ///
     /// libtorch then computes on one thread for each part, so that the results have the same bits for any number of threads, 1
     /// included: a run can be resumed with another number. An iteration takes about as long as on libtorch's threads, and next to other
@@ -98,9 +98,9 @@ impl<M: Model> TrainerBuilder<M> {
     ///
     /// Each thread calls `replica` once, for a model with the same layers and sizes. The replica uses the memory of the trained model's
     /// variables and has its own buffers, so its initial values do not matter. Its [`loss`](Model::loss) should depend on nothing
-    /// else that changes during training. While a model [draws random numbers](Model::draws_random_numbers) of libtorch, as it does
-    /// unless it denies it, its losses are computed one after the other, since libtorch's generators are global; only the
-    /// gradients are then computed side by side. A [`Network`] needs no such setting: it has threads of its own.
+    /// else that changes during training. If the model [draws random numbers](Model::draws_random_numbers) of libtorch, which is assumed
+    /// by default, its losses are computed one after the other, since libtorch's generators are global, and only the gradients
+    /// are computed side by side. A [`Network`] needs no such setting: it has threads of its own.
     ///
     /// ```
     /// # use earlystop::data::TensorData;
@@ -423,8 +423,7 @@ impl<M: Model> TrainerBuilder<M> {
             keeps_best: self.keep.keeps_best(),
         };
         let threads = self.threads.map(|start| start()).transpose()?;
-        threads.as_ref().map_or(Ok(()), |threads| threads.share(self.model.variables()))?;
-        Ok(Trainer {
+        let trainer = Trainer {
             threads,
             batches: Batches::new(self.train.len(), self.batch_size, self.seed)?.with_order(self.order),
             parts: self.parts,
@@ -451,7 +450,9 @@ impl<M: Model> TrainerBuilder<M> {
             processes: self.processes,
             are_alike: false,
             pending: None,
-        })
+        };
+        trainer.share_variables()?; // refuses replicas of another model
+        Ok(trainer)
     }
 }
 

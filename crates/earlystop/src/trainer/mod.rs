@@ -55,7 +55,7 @@ use crate::data::{self, Batches};
 use crate::early_stopping::score::TRAIN_LOSS;
 use crate::early_stopping::{EarlyStopping, Mistakes, Observation, Plateau, Reductions, StopReason, StopReport};
 use crate::error::Result;
-use crate::network::Network;
+use crate::network::{Network, OneThread};
 use crate::optimizer::Optimizer;
 use crate::processes::Processes;
 use crate::{kernels, stop};
@@ -372,6 +372,11 @@ impl<M: Model> Trainer<M> {
     /// Lets the replicas of the model have its variables.
     fn share_variables(&self) -> Result<()> {
         self.threads.as_ref().map_or(Ok(()), |threads| threads.share(self.model.variables()))
+    }
+
+    /// Keeps libtorch to one thread, for what is computed here instead of on the threads that compute parts.
+    fn on_one_thread(&self) -> Option<OneThread> {
+        self.threads.is_some().then(OneThread::begin)
     }
 
     /// Returns the threads to which this one can give work.

@@ -11,7 +11,6 @@ use super::sum::{Sum, add_up};
 use super::threads::Part;
 use super::{Model, Trainer};
 use crate::error::{Error, Result};
-use crate::network::OneThread;
 use crate::processes::Topic;
 use crate::random::{Purpose, stream};
 
@@ -75,7 +74,7 @@ impl<M: Model> Trainer<M> {
                 add_up(mine.clone(), &mut next, &Sum::add)?
             }
             None => {
-                let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+                let _one_thread = self.on_one_thread();
                 let mut compute = |number| {
                     batch = None; // its memory, before that of the next one
                     let part = part(number)?;

@@ -15,7 +15,6 @@ use super::state::{RunState, difference_of_processes};
 use super::{Model, Trainer, data};
 use crate::early_stopping::{Observation, StopReason};
 use crate::error::{Error, Result};
-use crate::network::OneThread;
 use crate::processes::{Processes, Topic};
 use crate::random::{Purpose, stream};
 use crate::stop;
@@ -168,7 +167,7 @@ impl<M: Model> Trainer<M> {
         if let Some(threads) = self.side_by_side() {
             numbers = threads.evaluate(mine, batch).collect::<Result<_>>()?;
         } else {
-            let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+            let _one_thread = self.on_one_thread();
             for number in mine {
                 let (batch, seed) = batch(number)?;
                 numbers.push(seeded(seed, || model.evaluate_batch(&batch))?);
@@ -184,7 +183,7 @@ impl<M: Model> Trainer<M> {
     pub(super) fn evaluate_batches(&self, batches: super::BatchIter<M::Batch>) -> Result<Scores> {
         let _no_grad = tch::no_grad_guard();
         let mut seeds = stream(self.batches.seed(), Purpose::Evaluation, self.iteration);
-        let _one_thread = self.threads.as_ref().map(|_| OneThread::begin());
+        let _one_thread = self.on_one_thread();
         seeded(self.next_seed(&mut seeds), || self.model.evaluate(batches))
     }
 
