@@ -7,6 +7,7 @@ mod error;
 mod kernel;
 mod lab;
 mod notebook;
+mod processors;
 mod progress;
 mod setup;
 mod test;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::progress::Step;
 use crate::workspace::Workspace;
-use crate::{Result, command, docs, notebook, setup};
+use crate::{Result, command, docs, notebook, processors, setup};
 
 /// The features of the everyday tests.
 const FEATURES: &str = "--features=earlystop/logging";
@@ -60,6 +60,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<()> {
             long,
         );
     }
+    processors::test(&workspace, &tests)?;
     // The tests of the packages, among those above, have built both without object storage.
     let packages = ["test", "--package=earlystop", "--package=earlystop-cli"];
     let without_torch = ["--no-default-features", OBJECT_STORAGE, "--locked", HARDLY_OPTIMIZED];

@@ -237,3 +237,17 @@ mod x86 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Processor;
+
+    /// `cargo xtask test --long` emulates processors, and says by this variable what there shall be.
+    #[test]
+    fn an_emulated_processor_has_the_instructions_that_it_is_emulated_for() {
+        let found = Processor::detect().map_or("none", Processor::name);
+        if let Ok(expected) = std::env::var("EARLYSTOP_KERNELS") {
+            assert_eq!(found, expected);
+        }
+    }
+}

@@ -319,6 +319,9 @@ mod tests {
 
     #[test]
     fn images_stay_channels_last_from_end_to_end() {
+        if crate::kernels::libtorch_instructions() == "default" {
+            return; // libtorch's convolutions for processors without AVX2 give another order.
+        }
         let network = tutorial().build(Device::Cpu).unwrap();
         let mut strides = Vec::new();
         let observe = |_: usize, value: &Tensor| {
