@@ -1,25 +1,24 @@
-//! The library's unit tests on processors that this machine does not have, and those of its kernels under a check of memory.
+//! Runs the library's unit tests on emulated processors, and the tests of its kernels under valgrind.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command;
 use crate::progress::Step;
+use crate::setup::packages::{debian_package, run_all};
 use crate::workspace::Workspace;
 use crate::{Error, Result};
 
-/// The emulated processors as QEMU names them, and what the library's kernels use there.
+/// The processors to emulate, by QEMU's names, and the instruction set that the library's kernels use on each.
 ///
-/// Features of operating systems are taken away, which QEMU would warn of with each start.
+/// The disabled features concern operating systems only. QEMU does not support them, and would print a warning at each start.
 const EMULATED: [(&str, &str); 2] =
     [("Nehalem", "none"), ("Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid", "AVX2")];
 
-/// Debian's package with QEMU's programs, and the one for x86-64 in it.
-const QEMU: [&str; 2] = ["qemu-user-static", "qemu-x86_64-static"];
-
-/// Runs the unit tests that `cargo test` with `args` has compiled on emulated processors, and the kernels' under valgrind.
+/// Runs the unit tests on each emulated processor, then the tests of the kernels under valgrind.
 ///
-/// Where a tool cannot be had, says so and goes on.
+/// `args` are those of the `cargo test` that has compiled the tests. If QEMU or valgrind is not available, prints a message and
+/// skips these tests.
 pub(crate) fn test(workspace: &Workspace, args: &[&str]) -> Result<()> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Ok(());
@@ -29,12 +28,12 @@ pub(crate) fn test(workspace: &Workspace, args: &[&str]) -> Result<()> {
             for (processor, kernels) in EMULATED {
                 let runner = [&qemu.to_string_lossy(), "-cpu", processor];
                 let mut cargo = unit_tests(workspace, args, &runner);
-                // A test compares it with what the processor turns out to be.
+                // A test compares this with the instruction set that it detects.
                 cargo.env("EARLYSTOP_KERNELS", kernels);
                 command::run_shown(&format!("pass the unit tests on the emulated processor {processor}"), &mut cargo)?;
             }
         }
-        Err(error) => eprintln!("No other processor is emulated.\n{error}"),
+        Err(error) => eprintln!("The unit tests are not run on emulated processors.\n{error}"),
     }
     if command::ask(Command::new("valgrind").arg("--version")).is_none() {
         eprintln!("The kernels' use of memory is not checked: install valgrind (Debian: apt install valgrind).");
@@ -42,42 +41,43 @@ pub(crate) fn test(workspace: &Workspace, args: &[&str]) -> Result<()> {
     }
     let known = format!("--suppressions={}", workspace.root.join("crates/earlystop/tests/valgrind.supp").display());
     let mut cargo = unit_tests(workspace, args, &["valgrind", "--quiet", "--error-exitcode=1", &known]);
-    // All sizes with the threads that they need: more threads do the same work, and take minutes here.
+    // The skipped test repeats the same work with more threads, and would take minutes here.
     cargo.args(["--", "kernels::tests", "--skip=the_number_of_threads"]);
     command::run_shown("pass the kernels' tests under valgrind", &mut cargo)
 }
 
-/// A cargo that starts the compiled unit tests with `runner`.
+/// Returns a `cargo test` that starts the unit tests by the command `runner`.
 fn unit_tests(workspace: &Workspace, args: &[&str], runner: &[&str]) -> Command {
     let mut cargo = command::cargo(workspace);
-    // JSON's strings are TOML's as well.
+    // A JSON array of strings is also valid TOML.
     cargo.args(args).arg("--lib").arg(format!("--config=target.'cfg(all())'.runner={}", serde_json::json!(runner)));
     cargo
 }
 
-/// Finds QEMU, or fetches Debian's package into the clone.
+/// Finds an installed QEMU, or downloads Debian's package into the clone. Returns the program.
 fn qemu(workspace: &Workspace) -> Result<PathBuf> {
-    let [package, program] = QEMU;
     let folder = workspace.kernel().join("qemu");
-    let fetched = folder.join("usr/bin").join(program);
+    let downloaded = folder.join("qemu-x86_64-static");
     let starts = |program: &Path| command::ask(Command::new(program).arg("--version")).is_some();
-    let installed = [PathBuf::from("qemu-x86_64"), PathBuf::from(program), fetched.clone()];
-    if let Some(found) = installed.into_iter().find(|program| starts(program)) {
+    let installed = ["qemu-x86_64", "qemu-x86_64-static"].map(PathBuf::from).into_iter();
+    if let Some(found) = installed.chain([downloaded.clone()]).find(|program| starts(program)) {
         return Ok(found);
     }
-    let step = &mut Step::start(&format!("Fetching Debian's package {package}"));
-    // apt's lists are fetched too: those of the machine may be old, and only root may renew them.
-    let script = "mkdir -p lists/partial cache/archives/partial && \
-        apt() { apt-get -q -o Dir::State::Lists=\"$PWD/lists\" -o Dir::Cache=\"$PWD/cache\" \"$@\"; } && \
-        apt update && apt download \"$1\" && dpkg-deb --extract \"$1\"_*.deb . && rm -r lists cache \"$1\"_*.deb";
-    std::fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, &source))?;
-    let outcome = command::watch(step, Command::new("sh").args(["-ec", script, "sh", package]).current_dir(&folder))?;
-    if outcome.status.success() && starts(&fetched) {
-        return Ok(fetched);
-    }
-    Err(Error::new(format!("fetch Debian's package {package}"))
-        .got(outcome.last_lines())
-        .hint("Install QEMU's user mode with QEMU 7.2 or newer (Debian and Ubuntu: apt install qemu-user)."))
+    let package = workspace.kernel().join("packages/qemu");
+    let mut step = Step::start("Fetching QEMU (Debian package qemu-user-static, 63 MB)");
+    let fetched = run_all(debian_package!("qemu-user-static"), &package, &mut step).and_then(|()| {
+        let _ = std::fs::remove_dir_all(&folder); // has no program that starts
+        std::fs::rename(package.join("usr/bin"), &folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        if starts(&downloaded) { Ok(()) } else { Err(format!("{} does not start", downloaded.display())) }
+    });
+    let _ = std::fs::remove_dir_all(&package); // left over, it would do no harm
+    fetched.map_err(|reason| {
+        Error::new("fetch Debian's package qemu-user-static")
+            .got(reason)
+            .hint("Install QEMU 7.2 or later (Debian and Ubuntu: apt install qemu-user).")
+    })?;
+    step.done();
+    Ok(downloaded)
 }
 
 #[cfg(test)]

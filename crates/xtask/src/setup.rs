@@ -7,6 +7,7 @@ mod files;
 pub(crate) mod kernel;
 mod libtorch;
 pub(crate) mod mpi;
+pub(crate) mod packages;
 mod place;
 mod preflight;
 mod python;

@@ -242,7 +242,7 @@ mod x86 {
 mod tests {
     use super::Processor;
 
-    /// `cargo xtask test --long` emulates processors, and says by this variable what there shall be.
+    /// `cargo xtask test --long` sets this variable to the instruction set of the processor that it emulates.
     #[test]
     fn an_emulated_processor_has_the_instructions_that_it_is_emulated_for() {
         let found = Processor::detect().map_or("none", Processor::name);

@@ -6,11 +6,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::packages::{debian_package, run_all};
 use crate::progress::Step;
 use crate::workspace::Workspace;
-use crate::{Result, command};
 
 /// A data set in MNIST's four files, and the package that has it.
 struct DataSet {
@@ -54,13 +53,7 @@ const DATA_SETS: [DataSet; 2] = [
         name: "Fashion-MNIST",
         folder: "FashionMNIST",
         package: "Debian package dataset-fashion-mnist, 31 MB",
-        commands: &[
-            // With lists of packages of its own: the system's may be old or absent, and only its owner may renew them.
-            &["mkdir", "-p", "lists/partial"],
-            &["apt-get", "update", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
-            &["apt-get", "download", "dataset-fashion-mnist", "-qq", "-oDir::State::Lists=lists", "-oDir::Cache=."],
-            &["sh", "-c", "dpkg-deb --extract dataset-fashion-mnist_*.deb ."],
-        ],
+        commands: debian_package!("dataset-fashion-mnist"),
         files: "usr/share/datasets/fashion-mnist",
         variable: "EARLYSTOP_FASHION_MNIST_MIRROR",
         cell: r#"earlystop::Mnist::load_fashion("../data/FashionMNIST", |event| println!("{event}"))?;"#,
@@ -151,49 +144,9 @@ fn fetch_package(data: &DataSet, folder: &Path) -> Option<()> {
     }
 }
 
-fn run_all(commands: &[&[&str]], folder: &Path, step: &mut Step) -> Result<(), String> {
-    let _ = fs::remove_dir_all(folder); // of a set-up that was interrupted
-    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for words in commands {
-        let line = words[..words.len().min(3)].join(" ");
-        let outcome = command::watch(step, Command::new(words[0]).args(&words[1..]).current_dir(folder));
-        let outcome = outcome.map_err(|error| format!("{line}: {error}"))?;
-        if !outcome.status.success() {
-            let said = outcome.output.lines().map(str::trim).filter(|line| !line.is_empty()).take(4);
-            return Err(format!("{line}: {}: {}", outcome.status, said.collect::<Vec<_>>().join("; ")));
-        }
-    }
-    Ok(())
-}
-
 /// Whether MNIST's four files are in a folder, compressed or not.
 fn has_files(folder: &Path) -> bool {
     const FILES: [&str; 4] =
         ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
     FILES.iter().all(|name| ["", ".gz"].iter().any(|suffix| folder.join(format!("{name}{suffix}")).exists()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_package_is_unpacked_in_a_folder_that_is_new() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("old"), "").unwrap();
-        let mut step = Step::start("testing");
-        run_all(&[&["mkdir", "data"], &["sh", "-c", "ls > data/list"]], folder.path(), &mut step).unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join("data/list")).unwrap(), "data\n");
-    }
-
-    #[test]
-    fn what_failed_is_told_with_the_programs_words() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut step = Step::start("testing");
-        let failed = run_all(&[&["sh", "-c", "echo npm error code E404 >&2; exit 1"]], folder.path(), &mut step);
-        let expected = "sh -c echo npm error code E404 >&2; exit 1: exit status: 1: npm error code E404";
-        assert_eq!(failed.unwrap_err(), expected);
-        let missing = run_all(&[&["no-such-npm", "pack", "it"]], folder.path(), &mut step).unwrap_err();
-        assert!(missing.starts_with("no-such-npm pack it: "), "{missing}");
-    }
 }
